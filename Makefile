@@ -1,0 +1,44 @@
+# The same words everywhere: demo, test, lint. All of them set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+RUN := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
+
+.PHONY: demo test lint format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   train on a simulated line, stream it, inspect it, teach it (Ctrl-C ends it)"
+	@echo "make test   install what the tests need, then lint, type-check and test"
+	@echo "make lint   ruff and mypy --strict"
+	@echo "make format let ruff format the code"
+	@echo "make clean  remove .venv and what demo and tests left"
+
+# A stamp a purpose: users need no test tools.
+$(VENV)/.local: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.local
+	$(RUN) -m deploy.local demo $(ARGS)
+
+test: $(VENV)/.dev
+	$(MAKE) --no-print-directory lint
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,1 @@
+"""The edges: Kafka, SQL, Redis, images, model bundles, cameras."""

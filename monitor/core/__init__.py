@@ -1,0 +1,1 @@
+"""PAEDID itself: torch and numpy, no I/O. Frames in, inspections out (``inspector``)."""

@@ -1,0 +1,13 @@
+"""Errors of a running monitor: outages, which are waited out rather than reported to the operator as their fault."""
+
+from __future__ import annotations
+
+from schemas.errors import PaedidError
+
+
+class StoreUnavailableError(PaedidError):
+    """A server went away while running. Nothing was changed; the same call may be made again later."""
+
+
+class BankMissingError(PaedidError):
+    """The store answers but has no such bank: it was emptied, or this is the first start."""

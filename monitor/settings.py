@@ -1,0 +1,240 @@
+"""Every knob, validated once: defaults, then one YAML file, then environment variables.
+
+``kafka.bootstrap_servers`` in YAML is ``PAEDID_KAFKA__BOOTSTRAP_SERVERS`` in the environment; with ``_FILE`` appended
+the variable names a file that holds the value (a mounted secret).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from schemas.errors import ConfigurationError
+from schemas.messages import Identifier
+
+PREFIX = "PAEDID_"
+CONFIG_VARIABLE = "PAEDID_CONFIG"
+MAX_CONFIG_BYTES = 1_000_000
+
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._\-]{1,249}$")]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+def _bootstrap(value: str) -> str:
+    for server in value.split(","):
+        host, _, port = server.strip().rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:  # noqa: PLR2004 - the ports there are
+            msg = f"{server.strip()!r} is not host:port"
+            raise ValueError(msg)
+    return value
+
+
+def _redis_url(value: str) -> str:
+    if not value.startswith(("redis://", "rediss://", "unix://")):
+        msg = "not a redis://, rediss:// or unix:// URL"
+        raise ValueError(msg)
+    return value
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    try:
+        url = make_url(value.get_secret_value())
+    except ArgumentError as error:
+        msg = "not an SQLAlchemy URL such as sqlite:///monitor.db or postgresql+psycopg://user@host/name"
+        raise ValueError(msg) from error
+    if url.get_backend_name() not in {"sqlite", "postgresql"}:
+        msg = f"{url.get_backend_name()!r} is not supported; use sqlite or postgresql"
+        raise ValueError(msg)
+    return value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(_Section):
+    """Where frames come from and results go to."""
+
+    bootstrap_servers: Annotated[str, AfterValidator(_bootstrap)] = "127.0.0.1:9092"
+    group: TopicName = "paedid-monitor"
+    frames_topic: TopicName = "frames"
+    dead_topic: TopicName = "frames.dead"
+    inspections_topic: TopicName = "inspections"
+    # Partitions of topics that this program creates because they are absent.
+    partitions: Annotated[int, Field(ge=1, le=1000)] = 4
+    session_timeout_ms: Annotated[int, Field(ge=6000, le=1_800_000)] = 6000
+    heartbeat_interval_ms: Annotated[int, Field(ge=100, le=600_000)] = 1000
+    connect_timeout_s: Seconds = 10.0
+
+
+class RedisSettings(_Section):
+    """Where the memory bank lives online."""
+
+    url: Annotated[str, AfterValidator(_redis_url)] = "redis://127.0.0.1:6379/0"
+    password: SecretStr | None = None
+    timeout_s: Seconds = 2.0
+    # Log entries kept per bank; a worker further behind reloads the bank as a whole.
+    log_length: Annotated[int, Field(ge=10, le=1_000_000)] = 10_000
+
+
+class DatabaseSettings(_Section):
+    """Where results, masks, reviews and the bank's history are kept."""
+
+    url: Annotated[SecretStr, AfterValidator(_database_url)] = SecretStr("sqlite:///monitor.db")
+    # Bring the tables up to date at start. Where another job migrates, turn it off: an old schema is then an error.
+    migrate: bool = True
+
+
+class ImageSettings(_Section):
+    """Which frames are kept for review, and where (any fsspec URL: a folder, file://, s3://)."""
+
+    url: Annotated[str, Field(min_length=1)] = "images"
+    keep: Literal["flagged", "all", "none"] = "flagged"
+    # Share of the normal frames kept as well, so that people can review a sample of them.
+    sample_normal: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+
+class ModelSettings(_Section):
+    """Which model inspects, and on what."""
+
+    bundle: Path = Path("bundle")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    # Slots a bank has for normals confirmed online, beside the pinned ones of training.
+    online_slots: Annotated[int, Field(ge=1, le=100_000)] = 256
+
+
+class BatchSettings(_Section):
+    """How frames are gathered into batches: when either limit is reached, the batch is inspected."""
+
+    max_frames: Annotated[int, Field(ge=1, le=1024)] = 16
+    max_age_s: Seconds = 0.05
+    decode_threads: Annotated[int, Field(ge=1, le=64)] = 2
+
+
+class LimitSettings(_Section):
+    """Limits on what comes from outside; a frame beyond them goes to the dead letters."""
+
+    max_frame_bytes: Annotated[int, Field(ge=1024, le=512 * 2**20)] = 32 * 2**20
+    max_frame_pixels: Annotated[int, Field(ge=1024, le=10**9)] = 64_000_000
+
+
+class ReviewSettings(_Section):
+    """The learner."""
+
+    poll_interval_s: Seconds = 0.1
+
+
+class LogSettings(_Section):
+    """How the programs report."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class MetricsSettings(_Section):
+    """Prometheus metrics; 0 turns the port off."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+
+class Settings(_Section):
+    """All settings."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    images: ImageSettings = ImageSettings()
+    model: ModelSettings = ModelSettings()
+    batch: BatchSettings = BatchSettings()
+    limits: LimitSettings = LimitSettings()
+    review: ReviewSettings = ReviewSettings()
+    log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+
+def load_settings(config: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings.
+
+    Args:
+        config: a YAML file; default: the one named by ``PAEDID_CONFIG``, if any.
+        environment: default: the process's.
+
+    Raises:
+        ConfigurationError: names the first wrong key, its value and the remedy.
+    """
+    environment = os.environ if environment is None else environment
+    if config is None and environment.get(CONFIG_VARIABLE):
+        config = Path(environment[CONFIG_VARIABLE])
+    values = _read_yaml(config) if config else {}
+    origins = _apply_environment(values, environment)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, origins, config) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigurationError("config", str(path), "the file is larger than 1 MB", "Name a settings file.")
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError("config", str(path), error.strerror or str(error), "Name a readable file.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = "not YAML: " + " ".join(str(error).split())
+        raise ConfigurationError("config", str(path), problem, "Correct the file.") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict) or not all(isinstance(v, dict) for v in document.values()):
+        problem = "not a mapping of sections"
+        raise ConfigurationError("config", str(path), problem, "Write 'section:' and its keys indented below it.")
+    return {str(section): {str(k): v for k, v in keys.items()} for section, keys in document.items()}
+
+
+def _apply_environment(values: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
+    """Overlay environment variables on ``values``; return which variable set which key."""
+    origins: dict[str, str] = {}
+    for name, text in sorted(environment.items()):
+        if not name.startswith(PREFIX) or "__" not in name:
+            continue
+        section, _, key = name.removeprefix(PREFIX).lower().partition("__")
+        value = text
+        if key.endswith("_file"):
+            key = key.removesuffix("_file")
+            try:
+                value = Path(text).read_text(encoding="utf-8").strip()
+            except OSError as error:
+                problem = error.strerror or str(error)
+                raise ConfigurationError(name, text, problem, "Name a readable file that holds the value.") from None
+        values.setdefault(section, {})[key] = value
+        origins[f"{section}.{key}"] = name
+    return origins
+
+
+def _explain(error: ValidationError, origins: Mapping[str, str], config: Path | None) -> ConfigurationError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"][:2])
+    place = f"the environment variable {origins[key]}" if key in origins else f"{config}" if config else "the settings"
+    if first["type"] == "extra_forbidden":
+        known = [f"{section}.{name}" for section, model in _sections().items() for name in model.model_fields]
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"Did you mean {close[0]}?" if close else "'paedid-monitor settings' lists all keys."
+        return ConfigurationError(key, "...", f"there is no such setting (in {place})", hint)
+    secret = any(part in key for part in ("password", "database.url"))
+    value = "..." if secret else first.get("input")
+    problem = first["msg"].removeprefix("Value error, ")
+    return ConfigurationError(key, value, f"{problem} (in {place})", "'paedid-monitor settings' explains each key.")
+
+
+def _sections() -> dict[str, type[BaseModel]]:
+    fields = Settings.model_fields.items()
+    return {name: field.annotation for name, field in fields if isinstance(field.annotation, type)}

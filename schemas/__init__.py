@@ -1,0 +1,1 @@
+"""What crosses a boundary, and nothing else: messages, tables, artefacts and the error tree."""

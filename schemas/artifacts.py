@@ -1,0 +1,170 @@
+"""The model bundle: safetensors files and a JSON manifest that pins every one of them by its SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from schemas.errors import BundleError
+
+FORMAT: Final = 1
+MANIFEST: Final = "manifest.json"
+AUTOENCODER: Final = "autoencoder.safetensors"
+BANK: Final = "bank.safetensors"
+NORMALITY: Final = "normality.safetensors"
+MAX_MANIFEST_BYTES: Final = 1_000_000
+PAPER_PIXELS: Final = 128 * 128
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Polarity(StrEnum):
+    """Which residuals count: where the part is darker than its prior, brighter, or either."""
+
+    BOTH = "both"
+    DARK = "dark"
+    BRIGHT = "bright"
+
+
+class InputSpec(_Frozen):
+    """What the network sees: (channels, height, width) in [0, 1]; and what the camera must send."""
+
+    height: Annotated[int, Field(ge=16, le=4096)]
+    width: Annotated[int, Field(ge=16, le=4096)]
+    channels: Literal[1, 3]
+    # (height, width) of every training image, or None when they differed: then any size is resized.
+    source_size: tuple[int, int] | None = None
+
+
+class Architecture(_Frozen):
+    """The patch autoencoder's layout: one convolution block and one 2x pooling per entry of ``widths``."""
+
+    input: InputSpec
+    widths: Annotated[tuple[int, ...], Field(min_length=1, max_length=8)]
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Architecture:
+        step = 2 ** len(self.widths)
+        if self.input.height % step or self.input.width % step:
+            msg = f"input {self.input.height}x{self.input.width} is not divisible by 2^{len(self.widths)} = {step}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(P1, P2, P3): the feature map's height, width and depth."""
+        step = 2 ** len(self.widths)
+        return self.input.height // step, self.input.width // step, self.widths[-1]
+
+
+class VerdictCalibration(_Frozen):
+    """How the verdict threshold came about: from ``normals`` validation normals, of which ``above`` lie above it."""
+
+    threshold: Annotated[float, Field(allow_inf_nan=False)]
+    wanted_false_reject_rate: Share
+    normals: Annotated[int, Field(ge=1)]
+    above: Annotated[int, Field(ge=0)]
+    # 95 % Clopper-Pearson interval of the false-reject rate at this threshold.
+    false_reject_low: Share
+    false_reject_high: Share
+    synthetic_detected: Share
+
+
+class Calibration(_Frozen):
+    """Every number that decides, chosen on validation normals and synthetic defects, never on test images."""
+
+    alpha: Share
+    # The paper's lambda, per its 128x128 images; see ``monitor.core.decomposition`` for the conversion.
+    lam: Positive
+    solver_steps: Annotated[int, Field(ge=1, le=1000)]
+    polarity: Polarity
+    mask_threshold: Positive
+    min_area: Annotated[int, Field(ge=1)]
+    score_pixels: Annotated[int, Field(ge=1)]
+    # Latent anomaly scores s at and below which a location is explained by the bank, and from which it is not.
+    familiar: tuple[float, float]
+    synthetic_dice: Share
+    verdict: VerdictCalibration
+
+
+class DataSummary(_Frozen):
+    """What the bundle was trained on."""
+
+    source: str
+    train_images: int
+    validation_images: int
+    bank_images: int
+    sha256: str
+
+
+class Manifest(_Frozen):
+    """The bundle's ``manifest.json``."""
+
+    format: Literal[1] = FORMAT
+    model_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$")]
+    created_at: datetime
+    architecture: Architecture
+    encoder_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    calibration: Calibration
+    data: DataSummary
+    training: dict[str, float | int | str]
+    files: dict[str, str]
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read and verify a bundle's manifest and the SHA-256 of every file it names.
+
+    Raises:
+        BundleError: the bundle or one of its files is missing, changed or malformed; the message names it.
+    """
+    path = bundle / MANIFEST
+    if not path.is_file():
+        msg = (
+            f"model bundle {str(bundle)!r}: no {MANIFEST} there. "
+            "Train one with 'paedid-trainer train IMAGES --out BUNDLE', or correct the path."
+        )
+        raise BundleError(msg)
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        msg = f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, so not a manifest. Restore the bundle from its source."
+        raise BundleError(msg)
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        msg = f"{path}: {where}: {first['msg']}. Restore the bundle from its source, or train it again."
+        raise BundleError(msg) from error
+    for name, expected in manifest.files.items():
+        verify_file(bundle, name, expected)
+    return manifest
+
+
+def verify_file(bundle: Path, name: str, expected: str) -> None:
+    """Raise BundleError unless ``bundle/name`` exists, lies inside the bundle and has the SHA-256 ``expected``."""
+    path = bundle / name
+    if Path(name).name != name or not path.is_file():
+        msg = f"{path}: named in the manifest but missing. Restore the bundle from its source."
+        raise BundleError(msg)
+    found = sha256_file(path)
+    if found != expected:
+        msg = (
+            f"{path}: its SHA-256 is {found[:12]}..., the manifest says {expected[:12]}...: "
+            "the file was changed or damaged. Restore the bundle from its source, or train it again."
+        )
+        raise BundleError(msg)

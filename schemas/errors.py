@@ -1,0 +1,83 @@
+"""The error tree: exceptions steer, so each class says what happens next."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class PaedidError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class OperatorError(PaedidError):
+    """Something a person must mend. The commands print its one line and exit with code 2, without a traceback."""
+
+
+class ConfigurationError(OperatorError):
+    """A setting is wrong.
+
+    Args:
+        key: the setting's name as the user writes it, e.g. ``kafka.bootstrap_servers``.
+        value: the value found (never a secret).
+        problem: what is wrong with it.
+        remedy: what to do.
+    """
+
+    def __init__(self, key: str, value: object, problem: str, remedy: str) -> None:
+        super().__init__(f"{key} = {value!r}: {problem}. {remedy}")
+        self.key = key
+        self.value = value
+
+
+class ServiceUnavailableError(OperatorError):
+    """A server did not answer at start-up. While running, an outage is waited out instead."""
+
+    def __init__(self, service: str, key: str, address: str, problem: str) -> None:
+        super().__init__(
+            f"{service} at {key} = {address!r} is not reachable: {problem}. "
+            f"Start it, or set {key} to where it listens (see 'paedid-monitor settings')."
+        )
+        self.service = service
+
+
+class BundleError(OperatorError):
+    """A model bundle is missing, damaged, or does not fit. Names the file, what is wrong, and what to do."""
+
+
+class BankMismatchError(OperatorError):
+    """The bank in Redis was made by another encoder or has another shape, so its features mean nothing here."""
+
+
+class DataError(OperatorError):
+    """Training data is missing, unreadable or too little. Names the folder or file and what to do."""
+
+
+class TrainingError(OperatorError):
+    """Training failed in a way that must not be saved, e.g. a collapsed autoencoder."""
+
+
+class Reason(StrEnum):
+    """Why a frame was dead-lettered. Stable: dashboards and replays select on it."""
+
+    MISSING_HEADERS = "missing_headers"
+    INVALID_HEADERS = "invalid_headers"
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    NOT_AN_IMAGE = "not_an_image"
+    TRUNCATED = "truncated"
+    WRONG_SIZE = "wrong_size"
+
+
+class InvalidFrameError(PaedidError):
+    """This frame cannot be inspected, now or later: it goes to the dead letters with its original bytes.
+
+    Args:
+        reason: the stable code.
+        detail: one sentence for people, naming what was found and what was expected.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,200 @@
+"""The SQL tables. SQL is the truth about every frame, review and bank entry; migrations live in ``deploy/migrations``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
+
+from schemas.messages import utc_now
+
+# SQLite only auto-increments INTEGER primary keys, PostgreSQL should use 64 bits.
+BigId = BigInteger().with_variant(Integer, "sqlite")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time on every database (SQLite forgets the zone)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:  # noqa: ANN401, ARG002 - SQLAlchemy's signature
+        """Refuse naive times: what they mean depends on the machine."""
+        if value is not None and value.tzinfo is None:
+            msg = f"naive datetime {value!r}: give it a time zone"
+            raise ValueError(msg)
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:  # noqa: ANN401, ARG002 - SQLAlchemy's signature
+        """Return an aware UTC time."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Base of all tables; constraint names are fixed so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class InspectionRow(Base):
+    """One inspected (or deliberately uninspected) frame. Unique by frame id and by its place in the log."""
+
+    __tablename__ = "inspections"
+    # The topic id tells a re-created topic, whose offsets start again at zero, from the one before it.
+    __table_args__ = (
+        UniqueConstraint("topic_id", "partition", "offset"),
+        Index(None, "camera", "captured_at"),
+        Index(None, "verdict", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    frame_id: Mapped[str] = mapped_column(String(128), unique=True)
+    camera: Mapped[str] = mapped_column(String(128))
+    topic: Mapped[str] = mapped_column(String(249))
+    topic_id: Mapped[str] = mapped_column(String(64))
+    partition: Mapped[int] = mapped_column(Integer)
+    offset: Mapped[int] = mapped_column(BigInteger)
+    part_serial: Mapped[str | None] = mapped_column(String(256), index=True)
+    lot: Mapped[str | None] = mapped_column(String(256))
+    captured_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    inspected_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    latency_ms: Mapped[float] = mapped_column(Float, comment="from capture to inspected")
+    verdict: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(64), comment="why uninspected")
+    score: Mapped[float | None] = mapped_column(Float)
+    threshold: Mapped[float | None] = mapped_column(Float, comment="verdict threshold the score was held against")
+    defect_area: Mapped[float | None] = mapped_column(Float, comment="share of the inspected pixels in the mask, 0..1")
+    mask_png: Mapped[bytes | None] = mapped_column(LargeBinary, comment="0/255 PNG at the network's resolution")
+    model_id: Mapped[str] = mapped_column(String(64))
+    bank_version: Mapped[int | None] = mapped_column(BigInteger)
+    image_sha256: Mapped[str | None] = mapped_column(String(64), comment="address in the image store, if kept")
+    content_type: Mapped[str] = mapped_column(String(64))
+    regions: Mapped[list[RegionRow]] = relationship(
+        back_populates="inspection", cascade="all, delete-orphan", order_by="RegionRow.id"
+    )
+
+
+class RegionRow(Base):
+    """One connected defective region of an inspection, in pixels of the frame as the camera sent it."""
+
+    __tablename__ = "regions"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    inspection_id: Mapped[int] = mapped_column(ForeignKey("inspections.id", ondelete="CASCADE"), index=True)
+    x: Mapped[int] = mapped_column(Integer)
+    y: Mapped[int] = mapped_column(Integer)
+    width: Mapped[int] = mapped_column(Integer)
+    height: Mapped[int] = mapped_column(Integer)
+    area: Mapped[float] = mapped_column(Float)
+    centroid_x: Mapped[float] = mapped_column(Float)
+    centroid_y: Mapped[float] = mapped_column(Float)
+    mean_residual: Mapped[float] = mapped_column(Float, comment="in units of the normals' own spread")
+    max_residual: Mapped[float] = mapped_column(Float, comment="in units of the normals' own spread")
+    inspection: Mapped[InspectionRow] = relationship(back_populates="regions")
+
+
+class ReviewRow(Base):
+    """A person's word on a frame, and what the learner made of it. One review a frame."""
+
+    __tablename__ = "reviews"
+    __table_args__ = (Index(None, "outcome", "id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    frame_id: Mapped[str] = mapped_column(ForeignKey("inspections.frame_id"), unique=True)
+    verdict: Mapped[str] = mapped_column(String(16), comment="normal or defect, as the person says")
+    reviewer: Mapped[str] = mapped_column(String(128))
+    note: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    # 'pending' until the learner has dealt with it; then added, known, recorded or refused.
+    outcome: Mapped[str] = mapped_column(String(16), default="pending")
+    outcome_detail: Mapped[str | None] = mapped_column(Text)
+    applied_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    bank_version: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class BankEntryRow(Base):
+    """One normal taught to a bank: who, when, why, which frame, version added, version removed."""
+
+    __tablename__ = "bank_entries"
+    __table_args__ = (
+        UniqueConstraint("camera", "model_id", "frame_id", "version_added"),
+        Index(None, "camera", "model_id", "version_removed"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    camera: Mapped[str] = mapped_column(String(128))
+    model_id: Mapped[str] = mapped_column(String(64))
+    frame_id: Mapped[str] = mapped_column(String(128))
+    slot: Mapped[int] = mapped_column(Integer)
+    image_sha256: Mapped[str] = mapped_column(String(64))
+    features_sha256: Mapped[str] = mapped_column(String(64))
+    added_by: Mapped[str] = mapped_column(String(128))
+    why: Mapped[str | None] = mapped_column(Text)
+    added_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    version_added: Mapped[int] = mapped_column(BigInteger)
+    version_removed: Mapped[int | None] = mapped_column(BigInteger)
+    removed_why: Mapped[str | None] = mapped_column(Text)
+
+
+class OutboxRow(Base):
+    """An event to publish, written in the same transaction as what it tells of."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (Index(None, "published_at", "id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    dedupe_id: Mapped[str] = mapped_column(String(200), unique=True)
+    topic: Mapped[str] = mapped_column(String(249))
+    key: Mapped[str] = mapped_column(String(128))
+    headers: Mapped[list[list[str]]] = mapped_column(JSON)
+    payload: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    published_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class DeadLetterRow(Base):
+    """The account of one message that can never be inspected; its bytes are in topic ``frames.dead``."""
+
+    __tablename__ = "dead_letters"
+    __table_args__ = (UniqueConstraint("topic_id", "partition", "offset"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    topic: Mapped[str] = mapped_column(String(249))
+    topic_id: Mapped[str] = mapped_column(String(64))
+    partition: Mapped[int] = mapped_column(Integer)
+    offset: Mapped[int] = mapped_column(BigInteger)
+    camera: Mapped[str | None] = mapped_column(String(128), comment="from the key, as far as readable")
+    frame_id: Mapped[str | None] = mapped_column(String(128), comment="from the headers, as far as readable")
+    reason: Mapped[str] = mapped_column(String(32))
+    detail: Mapped[str] = mapped_column(Text)
+    size_bytes: Mapped[int] = mapped_column(Integer)
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+
+TABLES: Final = tuple(Base.metadata.sorted_tables)

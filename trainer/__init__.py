@@ -1,0 +1,1 @@
+"""The trainer: from a folder of normal images to a calibrated model bundle."""
