@@ -1,0 +1,165 @@
+"""The whole method in one call: frames in, inspections out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monitor.core.autoencoder import PatchAutoencoder
+from monitor.core.decomposition import decompose
+from monitor.core.memory_bank import MemoryBank, Retrieval
+from monitor.core.per_frame import per_frame
+from monitor.core.preprocessing import prepare
+from monitor.core.prior import restrict
+from monitor.core.regions import Region, extract_regions, threshold
+from monitor.core.scoring import Normality, image_score, residual_strength, unfamiliarity
+from schemas.artifacts import Calibration, Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded bundle: the networks and what was measured on normals.
+
+    Attributes:
+        manifest: what the bundle says of itself.
+        autoencoder: E and D.
+        normality: per-pixel spread of normal residuals, (H, W).
+        seed: (N, P1, P2, P3) float16, the pinned normals of training.
+    """
+
+    manifest: Manifest
+    autoencoder: PatchAutoencoder
+    normality: Normality
+    seed: NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What PAEDID says of one frame; all maps at the network's size.
+
+    Attributes:
+        score: how odd the frame is, the mean of its largest anomalies; ``flagged`` if above the verdict threshold.
+        mask: (H, W) the defect's contour.
+        regions: the mask's connected regions, largest first.
+        anomaly: (H, W) the residual in units of the normals' spread, where the bank does not explain it.
+        prior: (C, H, W) X̂; ``background``: L; ``residual``: S.
+    """
+
+    score: float
+    flagged: bool
+    mask: NDArray[np.bool_]
+    regions: tuple[Region, ...]
+    anomaly: NDArray[np.float32]
+    prior: NDArray[np.float32]
+    background: NDArray[np.float32]
+    residual: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The steps before any threshold, as tensors: what calibration varies thresholds on."""
+
+    features: Tensor  # M (B, P3, P1, P2)
+    retrieval: Retrieval
+    prior: Tensor  # X̂ (B, C, H, W)
+    background: Tensor  # L (B, C, H, W)
+    residual: Tensor  # S (B, C, H, W)
+
+
+class Inspector:
+    """Inspects frames with one model. Holds no state of the line: the bank comes with each call."""
+
+    def __init__(self, model: Model, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.manifest = model.manifest
+        self.seed = model.seed
+        self._autoencoder = model.autoencoder.to(self.device).eval()
+        self._normality = Normality(model.normality.spread.to(self.device))
+
+    def new_bank(self, online_slots: int = 0) -> MemoryBank:
+        """Return a bank of the model's pinned normals, version 0, with ``online_slots`` empty slots after them."""
+        shape = self.manifest.architecture.latent_shape
+        bank = MemoryBank(shape, len(self.seed) + online_slots, self.device)
+        for slot, features in enumerate(self.seed):
+            bank.put(slot, features)
+        return bank
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the network's input (C, H, W) of a decoded frame (h, w) or (h, w, 3) BGR."""
+        return prepare(image, self.manifest.architecture.input)
+
+    @torch.inference_mode()
+    def encode(self, frames: NDArray[np.float32]) -> NDArray[np.float16]:
+        """Return the bank's features (B, P1, P2, P3) of frames (B, C, H, W)."""
+        features = per_frame(self._autoencoder.encode, self._to_device(frames))
+        return features.permute(0, 2, 3, 1).contiguous().cpu().numpy().astype(np.float16)
+
+    @torch.inference_mode()
+    def inspect(self, frames: NDArray[np.float32], bank: MemoryBank) -> list[Inspection]:
+        """Inspect frames (B, C, H, W) in [0, 1] against a bank. A frame's result does not depend on its batch."""
+        calibration = self.manifest.calibration
+        batch = self._to_device(frames)
+        steps = explain(self._autoencoder, batch, bank, calibration.alpha, calibration.lam, calibration.solver_steps)
+        anomaly = anomaly_map(steps, self._normality, calibration)
+        scores = image_score(anomaly, calibration.score_pixels).cpu().numpy()
+        maps = [tensor.cpu().numpy() for tensor in (anomaly, steps.prior, steps.background, steps.residual)]
+        return [
+            self._conclude(float(score), *planes) for score, *planes in zip(scores, *maps, strict=True)
+        ]
+
+    def _conclude(
+        self,
+        score: float,
+        anomaly: NDArray[np.float32],
+        prior: NDArray[np.float32],
+        background: NDArray[np.float32],
+        residual: NDArray[np.float32],
+    ) -> Inspection:
+        calibration = self.manifest.calibration
+        mask = threshold(anomaly, calibration.mask_threshold, calibration.min_area)
+        return Inspection(
+            score=score,
+            flagged=score > calibration.verdict.threshold,
+            mask=mask,
+            regions=extract_regions(mask, anomaly),
+            anomaly=anomaly,
+            prior=prior,
+            background=background,
+            residual=residual,
+        )
+
+    def _to_device(self, frames: NDArray[np.float32]) -> Tensor:
+        spec = self.manifest.architecture.input
+        expected = (spec.channels, spec.height, spec.width)
+        if frames.ndim != 4 or frames.shape[1:] != expected:  # noqa: PLR2004 - (B, C, H, W)
+            msg = f"frames {frames.shape} must be (B, C, H, W) with (C, H, W) = {expected}"
+            raise ValueError(msg)
+        return torch.from_numpy(frames).to(self.device, torch.float32)
+
+
+def explain(
+    autoencoder: PatchAutoencoder,
+    frames: Tensor,
+    bank: MemoryBank,
+    alpha: float,
+    lam: float,
+    steps: int,
+    exclude: Tensor | None = None,
+) -> Explanation:
+    """Encode, retrieve, decode the prior, decompose: frames (B, C, H, W) to the method's every step."""
+    features = per_frame(autoencoder.encode, frames)  # M
+    retrieval = bank.query(features, exclude)  # s, M'
+    prior = per_frame(autoencoder.decode, restrict(features, retrieval, alpha))  # X̂ = D(M'')
+    parts = decompose(frames, prior, lam, steps)  # L, S
+    return Explanation(features, retrieval, prior, parts.background, parts.residual)
+
+
+def anomaly_map(steps: Explanation, normality: Normality, calibration: Calibration) -> Tensor:
+    """Return (B, H, W): the residual in units of the normals' spread, where the bank does not explain it."""
+    strength = residual_strength(steps.residual, calibration.polarity)
+    unknown = unfamiliarity(steps.retrieval.score, calibration.familiar, (strength.shape[1], strength.shape[2]))
+    return strength / normality.spread * unknown
