@@ -173,6 +173,16 @@ class BankEdit:
     evicted_frame: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LearnedSlot:
+    """A normal that a bank had learned, as a lost bank is restored: the same slot, the same bytes."""
+
+    slot: int
+    frame_id: str
+    version_added: int
+    features: NDArray[np.float16]
+
+
 class Clock(Protocol):
     """Time, passed in so that tests own it."""
 
@@ -248,17 +258,50 @@ class ReviewStore(Protocol):
         """Return the oldest reviews the learner has not dealt with."""
 
     def complete_review(self, review_id: int, outcome: ReviewOutcome, entry: BankEntry | None = None) -> None:
-        """Store what became of a review and the bank entry it made, in one transaction; repeating it is harmless."""
+        """Store what became of a review and the bank entry it made, in one transaction; repeating it is harmless.
+
+        The entry of ``entry.evicted_frame``, if any, is closed at ``entry.version_added`` in the same transaction.
+        """
+
+    def active_entries(self, camera: str, model_id: str) -> Sequence[BankEntry]:
+        """Return what a bank holds beside its pinned normals, in the order in which it was added."""
+
+    def taught_cameras(self, model_id: str) -> Sequence[str]:
+        """Return the cameras whose bank of this model was ever edited."""
+
+    def bank_version(self, camera: str, model_id: str) -> int:
+        """Return the newest version that the bank's entries name: no bank may be behind it. 0 without entries."""
+
+    def next_bank_version(self, camera: str, model_id: str) -> int:
+        """Return a version above every one that entries and inspections name, for a bank that is restored."""
 
 
 class BankStore(Protocol):
     """The online memory bank: versioned, edited atomically, followed by the workers."""
 
-    def open(self, key: BankKey, shape: BankShape, seed: NDArray[np.float16]) -> int:
+    def open(
+        self,
+        key: BankKey,
+        shape: BankShape,
+        seed: NDArray[np.float16],
+        *,
+        learned: Sequence[LearnedSlot] = (),
+        version: int = 0,
+    ) -> int:
         """Return the bank's version, creating it with the ``seed`` (N, P1, P2, P3) of pinned normals if absent.
 
+        To restore a bank that was lost, the learner names all that it had ``learned`` and a ``version`` that was
+        never used; a bank behind ``version`` is replaced as a whole, in one step.
+
         Raises:
-            BankMismatchError: the bank was made by another encoder or has another shape.
+            BankMismatchError: the bank was made by another encoder or from another seed, or has another shape.
+            StoreUnavailableError: the store is away.
+        """
+
+    def version(self, key: BankKey) -> int | None:
+        """Return the bank's version, or None when the store has no such bank.
+
+        Raises:
             StoreUnavailableError: the store is away.
         """
 
@@ -272,6 +315,13 @@ class BankStore(Protocol):
 
     def add(self, key: BankKey, shape: BankShape, frame_id: str, features: NDArray[np.float16]) -> BankEdit:
         """Add a normal's (P1, P2, P3) features under its frame id; a frame already there changes nothing.
+
+        Raises:
+            StoreUnavailableError, BankMismatchError, BankMissingError.
+        """
+
+    def remove(self, key: BankKey, shape: BankShape, frame_id: str) -> int:
+        """Empty the slot of a frame that was added; return the bank's version, in which the frame is not.
 
         Raises:
             StoreUnavailableError, BankMismatchError, BankMissingError.

@@ -21,7 +21,10 @@ MAX_HEADER_BYTES = 4096
 
 Headers = tuple[tuple[str, bytes], ...]
 Identifier = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\-]*$")]
-ShortText = Annotated[str, Field(min_length=1, max_length=256)]
+# No control characters: PostgreSQL cannot store NUL, and one such frame would hold up its whole batch for ever.
+ShortText = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+# Times near datetime's ends overflow when they are converted to UTC.
+CaptureTime = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC))]
 
 
 class Verdict(StrEnum):
@@ -48,8 +51,8 @@ class FrameEvent(BaseModel):
 
     frame_id: Identifier
     camera: Identifier
-    captured_at: AwareDatetime
-    content_type: Annotated[str, Field(pattern=r"^image/[a-z0-9.+\-]+$")] = "image/png"
+    captured_at: CaptureTime
+    content_type: Annotated[str, Field(max_length=64, pattern=r"^image/[a-z0-9.+\-]+$")] = "image/png"
     part_serial: ShortText | None = None
     lot: ShortText | None = None
     deadline_ms: Annotated[int, Field(gt=0, le=86_400_000)] | None = None
