@@ -1,0 +1,1 @@
+"""One file per revision; this one makes them part of the installed package."""

@@ -1,0 +1,153 @@
+"""Connections to the database: SQLite on one machine, PostgreSQL in a plant."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import tenacity
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from monitor.errors import StoreUnavailableError
+from monitor.settings import DatabaseSettings
+from schemas.errors import ConfigurationError, ServiceUnavailableError
+
+KEY: Final = "database.url"
+# An execution option: the transaction takes SQLite's write lock at its beginning.
+WRITES: Final = "paedid_writes"
+READ_ONLY_SQL_TRANSACTION: Final = "25006"
+
+
+def connect(settings: DatabaseSettings, *, timeout_s: float = 5.0) -> Engine:
+    """Return an engine whose database has answered.
+
+    Args:
+        settings: names the database.
+        timeout_s: how long to wait for a connection and, on SQLite, for another program's write.
+
+    Raises:
+        ServiceUnavailableError: the database does not answer.
+        ConfigurationError: the SQLite file cannot be opened, or PostgreSQL's driver is not installed.
+    """
+    url = make_url(settings.url.get_secret_value())
+    engine = make_engine(url, timeout_s=timeout_s)
+    if url.get_backend_name() == "sqlite":
+        event.listen(engine, "connect", _make_sqlite_safe)
+    with at_start(url), engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    return engine
+
+
+def make_engine(url: URL, *, timeout_s: float = 5.0) -> Engine:
+    """Return an engine that has not connected yet. On SQLite, its transactions include reads and DDL.
+
+    Raises:
+        ConfigurationError: an in-memory database, or PostgreSQL's driver is not installed.
+    """
+    if url.get_backend_name() == "sqlite":
+        if url.database in {None, "", ":memory:"}:
+            problem = "an in-memory database forgets every result when the program ends"
+            raise ConfigurationError(KEY, str(url), problem, "Name a file: sqlite:///monitor.db.")
+        engine = create_engine(url, connect_args={"timeout": timeout_s})
+        event.listen(engine, "connect", _leave_transactions_to_sqlalchemy)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    # A dead network is noticed within seconds instead of TCP's quarter of an hour.
+    patience: dict[str, Any] = {
+        "connect_timeout": max(2, round(timeout_s)),
+        "tcp_user_timeout": 10_000,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "application_name": "paedid-monitor",
+    }
+    chosen = {name: value for name, value in patience.items() if name not in url.query}
+    try:
+        return create_engine(url, pool_pre_ping=True, pool_timeout=timeout_s, connect_args=chosen)
+    except ModuleNotFoundError as error:
+        remedy = "Install it: pip install 'paedid-line-monitor[postgres]'."
+        raise ConfigurationError(KEY, str(url), f"its driver {error.name!r} is not installed", remedy) from error
+
+
+def _leave_transactions_to_sqlalchemy(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver's own BEGIN comes only before writes, so that reads and DDL would be outside of the transaction.
+    connection.isolation_level = None
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and wants to write later fails at once, without waiting, when another wrote
+    # in between. So writers take the lock at the beginning and wait their turn.
+    immediate = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _make_sqlite_safe(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+    # FULL: with NORMAL, a power cut could take back a commit whose Kafka offsets were committed after it.
+    connection.execute("PRAGMA synchronous = FULL")
+    _enter_wal_mode(connection)
+
+
+# The switch does not wait for the lock as other statements do: two programs that start at once collide here.
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(sqlite3.OperationalError),
+    stop=tenacity.stop_after_delay(5),
+    wait=tenacity.wait_random(0.01, 0.05),
+    reraise=True,
+)
+def _enter_wal_mode(connection: sqlite3.Connection) -> None:
+    # WAL: people read reviews while the worker writes. The file remembers it.
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+@contextmanager
+def at_start(url: URL) -> Iterator[None]:
+    """Turn a database that does not answer at start-up into the operator's error, without the password in it."""
+    try:
+        yield
+    except DBAPIError as error:
+        problem = " ".join(str(error.orig).split())
+        if url.get_backend_name() == "sqlite" and not is_locked(error):
+            remedy = "Name a file in a folder that exists and may be written to, e.g. sqlite:///monitor.db."
+            raise ConfigurationError(KEY, str(url), problem, remedy) from error
+        service = "SQLite" if url.get_backend_name() == "sqlite" else "PostgreSQL"
+        raise ServiceUnavailableError(service, KEY, str(url), problem) from error
+
+
+@contextmanager
+def while_running() -> Iterator[None]:
+    """Turn outages into StoreUnavailableError, and let mistakes (a missing table, a bad value) through."""
+    try:
+        yield
+    except PoolTimeoutError as error:
+        msg = "no database connection became free"
+        raise StoreUnavailableError(msg) from error
+    except DBAPIError as error:
+        if not is_outage(error):
+            raise
+        raise StoreUnavailableError(" ".join(str(error.orig).split())) from error
+
+
+def is_locked(error: DBAPIError) -> bool:
+    """Tell whether another program holds SQLite's write lock."""
+    return getattr(error.orig, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def is_outage(error: DBAPIError) -> bool:
+    """Tell whether the same statement may succeed later: the server is away, busy, full, or just a standby."""
+    if error.connection_invalidated:
+        return True
+    if isinstance(error.orig, sqlite3.Error):
+        # SQLITE_ERROR is a mistake in the statement, e.g. a missing table, which SQLite reports as operational.
+        operational = isinstance(error.orig, sqlite3.OperationalError)
+        return operational and getattr(error.orig, "sqlite_errorname", "SQLITE_ERROR") != "SQLITE_ERROR"
+    names = {parent.__name__ for parent in type(error.orig).__mro__}
+    standby = getattr(error.orig, "sqlstate", None) == READ_ONLY_SQL_TRANSACTION
+    return standby or bool(names & {"OperationalError", "InterfaceError"})
