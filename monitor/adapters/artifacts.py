@@ -1,0 +1,81 @@
+"""Loading a model bundle. Nothing in it is executed: safetensors and JSON only, every file held to its SHA-256."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.torch import load_file as load_tensors
+
+from monitor.core.autoencoder import PatchAutoencoder, encoder_hash
+from monitor.core.inspector import Model
+from monitor.core.scoring import Normality
+from schemas.artifacts import AUTOENCODER, BANK, NORMALITY, Manifest, read_manifest
+from schemas.errors import BundleError
+
+REMEDY = "Restore the bundle from its source, or train it again."
+
+
+def load_bundle(path: Path) -> Model:
+    """Load and verify a bundle.
+
+    Raises:
+        BundleError: a file is missing, changed, malformed or does not fit the manifest; the message names it.
+    """
+    manifest = read_manifest(path)
+    for name in (AUTOENCODER, BANK, NORMALITY):
+        if name not in manifest.files:
+            msg = f"{path}: the manifest names no {name}. {REMEDY}"
+            raise BundleError(msg)
+    autoencoder = _load_autoencoder(path / AUTOENCODER, manifest)
+    return Model(
+        manifest=manifest,
+        autoencoder=autoencoder,
+        normality=_load_normality(path / NORMALITY, manifest),
+        seed=_load_seed(path / BANK, manifest),
+    )
+
+
+def _load_autoencoder(path: Path, manifest: Manifest) -> PatchAutoencoder:
+    autoencoder = PatchAutoencoder(manifest.architecture)
+    try:
+        autoencoder.load_state_dict(load_tensors(path))
+    except (SafetensorError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        msg = f"{path}: does not fit the architecture in the manifest: {reason}. {REMEDY}"
+        raise BundleError(msg) from error
+    found = encoder_hash(autoencoder)
+    if found != manifest.encoder_hash:
+        msg = f"{path}: its encoder's hash is {found[:12]}..., the manifest says {manifest.encoder_hash[:12]}.... {REMEDY}"
+        raise BundleError(msg)
+    return autoencoder.eval().requires_grad_(requires_grad=False)
+
+
+def _load_normality(path: Path, manifest: Manifest) -> Normality:
+    spread = _load_array(path, "spread")
+    expected = (manifest.architecture.input.height, manifest.architecture.input.width)
+    if spread.shape != expected or not np.isfinite(spread).all() or not (spread > 0).all():
+        msg = f"{path}: 'spread' {spread.shape} must be {expected} (H, W), finite and positive. {REMEDY}"
+        raise BundleError(msg)
+    return Normality(torch.from_numpy(spread.astype(np.float32)))
+
+
+def _load_seed(path: Path, manifest: Manifest) -> NDArray[np.float16]:
+    features = _load_array(path, "features")
+    expected = manifest.architecture.latent_shape
+    if features.dtype != np.float16 or features.shape[1:] != expected or not len(features):
+        msg = f"{path}: 'features' {features.dtype} {features.shape} must be float16 (N, *{expected}), N >= 1. {REMEDY}"
+        raise BundleError(msg)
+    return np.asarray(features, dtype=np.float16)
+
+
+def _load_array(path: Path, name: str) -> NDArray[np.generic]:
+    try:
+        return np.asarray(load_arrays(path)[name])
+    except (SafetensorError, KeyError) as error:
+        msg = f"{path}: cannot be read or holds no tensor {name!r}: {error}. {REMEDY}"
+        raise BundleError(msg) from error

@@ -1,0 +1,98 @@
+"""From a folder of normal images to a bundle, read top to bottom."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from monitor.core.autoencoder import PatchAutoencoder
+from monitor.core.memory_bank import MemoryBank
+from monitor.core.per_frame import per_frame
+from schemas.artifacts import DataSummary, Manifest
+from trainer.bundle import Trained, check_target, save_bundle
+from trainer.calibrate import CalibrationSettings, calibrate
+from trainer.dataset import load_dataset, split
+from trainer.symmetry import find_flips, flipped
+from trainer.training import TrainingSettings, train
+
+
+class Reporter(Protocol):
+    """Shows long work to people."""
+
+    def stage(self, name: str, done: int, total: int, note: str = "") -> None:
+        """Tell that ``done`` of ``total`` parts of a stage are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """Everything ``paedid-trainer train`` may be told."""
+
+    size: str = "auto"
+    colour: str = "auto"
+    validation_share: float = 0.25
+    bank_images: int = 1000
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+
+
+def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) -> Manifest:
+    """Train, build the bank, calibrate and save.
+
+    Raises:
+        DataError, ConfigurationError, TrainingError: nothing was saved.
+    """
+    check_target(out)
+    started = monotonic()
+    dataset = load_dataset(data, settings.size, settings.colour, lambda n, m: reporter.stage("reading images", n, m))
+    parts = split(dataset.images, settings.validation_share, settings.training.seed)
+    flips = find_flips(parts.train, parts.validation)
+    autoencoder, report = train(
+        dataset.spec,
+        parts.train,
+        parts.validation,
+        flips,
+        settings.training,
+        lambda n, m, loss: reporter.stage("training", n, m, f"rmse {loss**0.5:.4f}"),
+    )
+    bank_frames = flipped(_sample(parts.train, settings.bank_images // len(flips), settings.training.seed), flips)
+    seed = encode_all(autoencoder, bank_frames)
+    bank = MemoryBank(autoencoder.architecture.latent_shape, len(seed))
+    for slot, features in enumerate(seed):
+        bank.put(slot, features)
+    calibration, normality = calibrate(
+        autoencoder,
+        bank,
+        parts.validation,
+        settings.calibration,
+        lambda n, m: reporter.stage("calibrating", n, m),
+    )
+    summary = DataSummary(
+        source=data.name,
+        train_images=len(parts.train),
+        validation_images=len(parts.validation),
+        bank_images=len(seed),
+        sha256=dataset.sha256,
+    )
+    training: dict[str, float | int | str] = {k: str(v) for k, v in asdict(settings.training).items()}
+    training |= asdict(report) | {"mirrorings": len(flips), "seconds": round(monotonic() - started, 1)}
+    return save_bundle(out, Trained(autoencoder, seed, normality, calibration, summary, training))
+
+
+@torch.inference_mode()
+def encode_all(autoencoder: PatchAutoencoder, images: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Return the bank's features (N, P1, P2, P3) of images (N, C, H, W)."""
+    features = per_frame(autoencoder.encode, torch.from_numpy(images))  # (N, P3, P1, P2)
+    return np.ascontiguousarray(features.permute(0, 2, 3, 1).numpy().astype(np.float16))
+
+
+def _sample(images: NDArray[np.float32], count: int, seed: int) -> NDArray[np.float32]:
+    """Return at most ``count`` of the images, at random by ``seed``."""
+    if len(images) <= count:
+        return images
+    return images[np.sort(np.random.default_rng(seed).choice(len(images), max(1, count), replace=False))]

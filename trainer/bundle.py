@@ -1,0 +1,79 @@
+"""Writing a model bundle: the files first, the manifest that pins them last, then the whole folder into place."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import save_file as save_tensors
+
+from monitor.core.autoencoder import PatchAutoencoder, encoder_hash
+from monitor.core.scoring import Normality
+from schemas.artifacts import AUTOENCODER, BANK, MANIFEST, NORMALITY, Calibration, DataSummary, Manifest, sha256_file
+from schemas.errors import ConfigurationError
+from schemas.messages import utc_now
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """All that training made, before it is a bundle."""
+
+    autoencoder: PatchAutoencoder
+    seed: NDArray[np.float16]  # (N, P1, P2, P3)
+    normality: Normality
+    calibration: Calibration
+    data: DataSummary
+    training: dict[str, float | int | str]
+
+
+def check_target(out: Path) -> None:
+    """Refuse a folder that holds anything but an earlier bundle, before hours of training go to waste.
+
+    Raises:
+        ConfigurationError: writing there would destroy something else.
+    """
+    if out.exists() and not (out.is_dir() and ((out / MANIFEST).is_file() or not any(out.iterdir()))):
+        raise ConfigurationError(
+            "--out", str(out), "exists and is not a model bundle", "Name a new folder, or an earlier bundle."
+        )
+
+
+def save_bundle(out: Path, trained: Trained) -> Manifest:
+    """Write a bundle to ``out``; an earlier bundle there is replaced once the new one is whole."""
+    check_target(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        draft.chmod(0o755)
+        save_tensors({k: v.contiguous() for k, v in trained.autoencoder.state_dict().items()}, draft / AUTOENCODER)
+        save_arrays({"features": np.ascontiguousarray(trained.seed)}, draft / BANK)
+        save_arrays({"spread": trained.normality.spread.cpu().numpy()}, draft / NORMALITY)
+        manifest = _manifest(draft, trained)
+        (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        if out.exists():
+            shutil.rmtree(out)
+        draft.rename(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return manifest
+
+
+def _manifest(folder: Path, trained: Trained) -> Manifest:
+    files = {name: sha256_file(folder / name) for name in (AUTOENCODER, BANK, NORMALITY)}
+    encoder = encoder_hash(trained.autoencoder)
+    now = utc_now()
+    return Manifest(
+        model_id=f"{now:%Y%m%d-%H%M%S}-{encoder[:8]}",
+        created_at=now,
+        architecture=trained.autoencoder.architecture,
+        encoder_hash=encoder,
+        calibration=trained.calibration,
+        data=trained.data,
+        training=trained.training,
+        files=files,
+    )

@@ -1,0 +1,152 @@
+"""Normal images from a folder: an MVTec layout (``train/good``) or a plain folder of images."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.core.preprocessing import prepare
+from schemas.artifacts import InputSpec
+from schemas.errors import ConfigurationError, DataError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+MIN_IMAGES = 20
+DEFAULT_SIDE = 128
+STEP = 16
+MAX_ASPECT = 4.0
+# Grey cameras often deliver colour files; JPEG rounding may tell their channels apart by a few levels.
+GREY_TOLERANCE = 3.0
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Normal images, prepared for the network.
+
+    Attributes:
+        spec: what the network sees.
+        images: (N, C, H, W) float32 in [0, 1].
+        paths: the files, in the same order.
+        sha256: over all files' bytes, in order.
+    """
+
+    spec: InputSpec
+    images: NDArray[np.float32]
+    paths: tuple[Path, ...]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Disjoint normals: ``train`` for the network and the bank, ``validation`` for every threshold."""
+
+    train: NDArray[np.float32]
+    validation: NDArray[np.float32]
+
+
+def find_images(data: Path) -> tuple[Path, ...]:
+    """Return the normal images of ``data``, sorted by name.
+
+    Raises:
+        DataError: there is no such folder, or too few images in it.
+    """
+    if not data.is_dir():
+        msg = f"{data}: no such folder. Name a folder of normal images, or one in MVTec layout (train/good inside)."
+        raise DataError(msg)
+    folder = data / "train" / "good"
+    folder = folder if folder.is_dir() else data
+    paths = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES))
+    if len(paths) < MIN_IMAGES:
+        msg = (
+            f"{folder}: {len(paths)} images ({', '.join(sorted(SUFFIXES))}), at least {MIN_IMAGES} normal ones are "
+            "needed; a few hundred are better."
+        )
+        raise DataError(msg)
+    return paths
+
+
+def load_dataset(data: Path, size: str = "auto", colour: str = "auto", progress: Progress | None = None) -> Dataset:
+    """Read all normal images below ``data``.
+
+    Args:
+        data: a folder, see ``find_images``.
+        size: ``auto`` (short side 128, aspect kept), ``N`` or ``HEIGHTxWIDTH``, in multiples of 16 pixels.
+        colour: ``auto`` (colour if any image is), ``grey`` or ``colour``.
+        progress: called with (images read, images in all).
+
+    Raises:
+        DataError, ConfigurationError.
+    """
+    paths = find_images(data)
+    digest = hashlib.sha256()
+    decoded: list[NDArray[np.uint8]] = []
+    for done, path in enumerate(paths, 1):
+        content = path.read_bytes()
+        digest.update(hashlib.sha256(content).digest())
+        decoded.append(_decode(path, content))
+        if progress:
+            progress(done, len(paths))
+    sizes = {image.shape[:2] for image in decoded}
+    height, width = parse_size(size, sorted(sizes)[0] if len(sizes) == 1 else None)
+    spec = InputSpec(
+        height=height,
+        width=width,
+        channels=_channels(colour, decoded),
+        source_size=next(iter(sizes)) if len(sizes) == 1 else None,
+    )
+    images = np.stack([prepare(image, spec) for image in decoded])
+    return Dataset(spec=spec, images=images, paths=paths, sha256=digest.hexdigest())
+
+
+def split(images: NDArray[np.float32], share: float, seed: int) -> Split:
+    """Hold out ``share`` of the images (at least 8, at most 200) for validation, at random by ``seed``."""
+    count = int(np.clip(round(share * len(images)), 8, 200))
+    order = np.random.default_rng(seed).permutation(len(images))
+    return Split(train=images[order[count:]], validation=images[order[:count]])
+
+
+def parse_size(size: str, source: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the network's (height, width); ``source`` is the camera's, when all images agree."""
+    if size == "auto":
+        aspect = 1.0 if source is None else float(np.clip(source[1] / source[0], 1 / MAX_ASPECT, MAX_ASPECT))
+        short = DEFAULT_SIDE
+        return (short, _round(short * aspect)) if aspect >= 1 else (_round(short / aspect), short)
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", size)
+    values = [int(value) for value in match.groups() if value] if match else []
+    if not values or any(value % STEP or not STEP <= value <= 2048 for value in values):  # noqa: PLR2004 - sane limit
+        remedy = f"Use 'auto', N or HEIGHTxWIDTH in multiples of {STEP}, up to 2048, such as 128 or 128x192."
+        raise ConfigurationError("--size", size, "not a size the network can have", remedy)
+    return values[0], values[-1]
+
+
+def _round(length: float) -> int:
+    return STEP * max(1, round(length / STEP))
+
+
+def _decode(path: Path, content: bytes) -> NDArray[np.uint8]:
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if image is None:
+        msg = f"{path}: not an image that can be read. Remove it, or restore it from the camera."
+        raise DataError(msg)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _channels(colour: str, images: Sequence[NDArray[np.uint8]]) -> int:
+    if colour in {"grey", "colour"}:
+        return 1 if colour == "grey" else 3
+    if colour != "auto":
+        raise ConfigurationError("--colour", colour, "unknown", "Use auto, grey or colour.")
+    return 3 if any(_is_coloured(image) for image in images) else 1
+
+
+def _is_coloured(image: NDArray[np.uint8]) -> bool:
+    signed = image.astype(np.int16)
+    return bool((signed.max(axis=2) - signed.min(axis=2)).mean() > GREY_TOLERANCE)

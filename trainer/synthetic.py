@@ -1,0 +1,141 @@
+"""Synthetic defects, pasted onto normal images: what training denoises and calibration measures on.
+
+They stand for defects in general, not for those of any product: thin lines, soft blobs, specks and pieces of the same
+image in the wrong place, darker and brighter alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.float32]
+Opacity = NDArray[np.float32]
+# A pixel belongs to the defect where it changed by more than this, of a range of 1.
+VISIBLE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticDefect:
+    """``image`` (C, H, W) in [0, 1] with a defect, its ``mask`` (H, W), and the ``kind`` of defect."""
+
+    image: Image
+    mask: NDArray[np.bool_]
+    kind: str
+
+
+def paste_defect(image: Image, rng: np.random.Generator, kinds: tuple[str, ...] = ()) -> SyntheticDefect:
+    """Return a copy of a normal image (C, H, W) with one random defect that is visible somewhere."""
+    kind = str(rng.choice(kinds or tuple(KINDS)))
+    for _ in range(8):
+        opacity, paint = KINDS[kind](image, rng)
+        result = np.clip(image + opacity * (paint - image), 0.0, 1.0).astype(np.float32)
+        changed: NDArray[np.bool_] = np.abs(result - image).max(axis=0) > VISIBLE
+        if changed.any():
+            break
+    return SyntheticDefect(result, changed, kind)
+
+
+def _crack(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
+    """Draw a thin random walk with up to two branches."""
+    height, width = image.shape[1:]
+    start = rng.uniform(0, (width, height))
+    length = rng.uniform(0.08, 0.7) * min(height, width)
+    strokes = [_walk(start, rng.uniform(0, 2 * np.pi), length, rng)]
+    for _ in range(rng.integers(0, 3)):
+        origin = strokes[0][rng.integers(len(strokes[0]))]
+        strokes.append(_walk(origin, rng.uniform(0, 2 * np.pi), length * rng.uniform(0.2, 0.6), rng))
+    return _draw(image, strokes, rng.uniform(0.8, 2.2), rng), _shade(image, rng)
+
+
+def _scratch(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
+    """Draw a long, nearly straight line."""
+    height, width = image.shape[1:]
+    start = rng.uniform(0, (width, height))
+    length = rng.uniform(0.2, 0.8) * min(height, width)
+    stroke = _walk(start, rng.uniform(0, 2 * np.pi), length, rng, wander=0.02)
+    return _draw(image, [stroke], rng.uniform(0.8, 2.5), rng), _shade(image, rng)
+
+
+def _blob(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
+    """Draw an irregular blob with an edge between sharp and soft."""
+    height, width = image.shape[1:]
+    radius = rng.uniform(0.015, 0.12) * min(height, width)
+    centre = rng.uniform(0, (width, height))
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    wobble = 1 + sum(rng.normal(0, 0.18 / k) * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in (1, 2, 3, 4))
+    outline = centre + radius * wobble[:, None] * np.stack([np.cos(angles), rng.uniform(0.4, 1) * np.sin(angles)], 1)
+    opacity = np.zeros((height, width), np.float32)
+    cv2.fillPoly(opacity, [_fixed(outline)], 1.0, lineType=cv2.LINE_AA, shift=4)
+    softness = rng.uniform(0.3, 0.35 * radius + 0.4)
+    return np.asarray(cv2.GaussianBlur(opacity, (0, 0), softness), np.float32), _shade(image, rng)
+
+
+def _specks(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
+    """Draw a few small specks near each other."""
+    height, width = image.shape[1:]
+    opacity = np.zeros((height, width), np.float32)
+    centre = rng.uniform(0, (width, height))
+    for _ in range(rng.integers(1, 6)):
+        spot = centre + rng.normal(0, 0.05 * min(height, width), 2)
+        radius = int(16 * rng.uniform(0.8, 2.5))
+        cv2.circle(opacity, tuple(_fixed(spot[None])[0].tolist()), radius, 1.0, -1, cv2.LINE_AA, 4)
+    return opacity, _shade(image, rng)
+
+
+def _misplaced(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
+    """Put a piece of the same image where it does not belong: something missing, or something too much."""
+    height, width = image.shape[1:]
+    shift = rng.uniform(0.15, 0.85, 2) * (height, width)
+    moved = np.roll(image, shift.astype(int), axis=(1, 2))
+    opacity, _ = _blob(image, rng)
+    return opacity, np.ascontiguousarray(moved)
+
+
+KINDS: dict[str, Callable[[Image, np.random.Generator], tuple[Opacity, Image]]] = {
+    "crack": _crack,
+    "scratch": _scratch,
+    "blob": _blob,
+    "specks": _specks,
+    "misplaced": _misplaced,
+}
+
+
+def _shade(image: Image, rng: np.random.Generator) -> Image:
+    """Return the image darkened or brightened by a random contrast, per channel somewhat differently."""
+    contrast = rng.uniform(0.08, 0.6) * rng.choice((-1.0, 1.0))
+    tint = 1 + rng.normal(0, 0.15, (image.shape[0], 1, 1)) * (image.shape[0] > 1)
+    shift = contrast * tint
+    # Darkening scales, as a shadow or a crack does; brightening moves towards white.
+    shaded = np.where(shift < 0, image * (1 + shift) + 0.15 * shift, image + shift * (1.15 - image))
+    return np.clip(shaded, 0, 1).astype(np.float32)
+
+
+def _walk(
+    start: NDArray[np.float64], heading: float, length: float, rng: np.random.Generator, wander: float = 0.35
+) -> NDArray[np.float64]:
+    """Return the points (n, 2) of a random walk with steps of two pixels."""
+    steps = max(2, int(length / 2))
+    headings = heading + np.cumsum(rng.normal(0, wander, steps))
+    moves = 2.0 * np.stack([np.cos(headings), np.sin(headings)], axis=1)
+    return np.asarray(start + np.concatenate([np.zeros((1, 2)), np.cumsum(moves, axis=0)]))
+
+
+def _draw(image: Image, strokes: list[NDArray[np.float64]], thickness: float, rng: np.random.Generator) -> Opacity:
+    """Return the anti-aliased strokes as opacity (H, W); drawn at three times the size for sub-pixel widths."""
+    height, width = image.shape[1:]
+    canvas = np.zeros((3 * height, 3 * width), np.float32)
+    for stroke in strokes:
+        cv2.polylines(canvas, [_fixed(3 * stroke)], isClosed=False, color=1.0, thickness=max(1, round(3 * thickness)),
+                      lineType=cv2.LINE_AA, shift=4)  # fmt: skip
+    opacity = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(opacity * rng.uniform(0.6, 1.0), dtype=np.float32)
+
+
+def _fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Return points in OpenCV's fixed-point coordinates, with four fractional bits."""
+    return np.round(points * 16).astype(np.int32)
