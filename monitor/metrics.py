@@ -1,0 +1,36 @@
+"""Every metric name once. Seconds are seconds, shares are 0 to 1; labels have few values (cameras are the most)."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
+_SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+# Frames the database has, by what became of them: normal, defect, uninspected, dead. Counted after the transaction.
+FRAMES = Counter("paedid_frames", "Frames stored, by outcome", ["outcome"])
+
+# Of these, frames that had been stored before (Kafka delivered them again); nothing was stored twice.
+REPEATS = Counter("paedid_repeated_frames", "Redelivered frames recognised as stored")
+
+# Frames in a batch; always 1 means that batch.max_age_s is short for the line's rate.
+BATCH_FRAMES = Histogram("paedid_batch_frames", "Frames per batch", buckets=_SIZE_BUCKETS)
+
+# decode: one frame, in a decode thread. inspect: one batch, on the device. store: one batch, outages included.
+STAGE_SECONDS = Histogram("paedid_stage_seconds", "Duration of a stage", ["stage"], buckets=_STAGE_BUCKETS)
+
+# From the camera's capture time to the stored result: what a rejector downstream has to wait for. Needs clocks in step.
+LATENCY_SECONDS = Histogram("paedid_latency_seconds", "From capture to stored result", buckets=_LATENCY_BUCKETS)
+
+# The version each camera's frames are inspected with; workers that differ for long have lost Redis.
+BANK_VERSION = Gauge("paedid_bank_version", "Memory bank version in use", ["camera"])
+
+# Messages waiting in Kafka for this worker, as far as the broker says.
+LAG = Gauge("paedid_lag_frames", "Frames waiting in Kafka")
+
+# Outages lived through, by what was away: database, image store, dead letters, bank, outbox.
+OUTAGES = Counter("paedid_outages", "Outages of a server while running", ["service"])
+
+# Results stored but not yet published, as of the relay's last look; it looks at no more than 500 at once.
+OUTBOX_BACKLOG = Gauge("paedid_outbox_backlog", "Outbox messages not yet published")

@@ -1,0 +1,89 @@
+"""Batches by number, bytes and age."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.batching import Batcher
+from monitor.clock import FakeClock
+
+
+def test_a_batch_is_ready_when_it_is_full() -> None:
+    batcher: Batcher[int] = Batcher(3, 1.0, FakeClock())
+    for item in range(2):
+        batcher.add(item)
+    assert not batcher.ready()
+    batcher.add(2)
+    assert batcher.ready()
+    assert batcher.take() == [0, 1, 2]
+    assert not batcher.ready()
+
+
+def test_a_batch_is_ready_when_its_oldest_item_has_waited_long_enough() -> None:
+    clock = FakeClock()
+    batcher: Batcher[int] = Batcher(3, 1.0, clock)
+    assert batcher.due_in() is None
+    batcher.add(0)
+    clock.advance(0.75)
+    batcher.add(1)
+    assert batcher.due_in() == 0.25
+    clock.advance(0.25)
+    assert batcher.ready()
+    assert batcher.take() == [0, 1]
+
+
+def test_an_item_left_behind_keeps_its_age() -> None:
+    clock = FakeClock()
+    batcher: Batcher[int] = Batcher(1, 1.0, clock)
+    batcher.add(0)
+    batcher.add(1)
+    clock.advance(0.5)
+    batcher.take()
+    batcher.add(2)
+    clock.advance(0.5)
+    assert batcher.take() == [1]
+
+
+def test_a_batch_is_ready_when_it_has_the_bytes() -> None:
+    batcher: Batcher[int] = Batcher(10, 1.0, FakeClock(), max_bytes=100)
+    batcher.add(0, size=60)
+    assert not batcher.ready()
+    batcher.add(1, size=60)
+    assert batcher.ready()
+    assert batcher.take() == [0]
+    assert not batcher.ready()
+
+
+def test_an_item_larger_than_a_batch_makes_one_of_its_own() -> None:
+    batcher: Batcher[int] = Batcher(10, 1.0, FakeClock(), max_bytes=100)
+    batcher.add(0, size=500)
+    assert batcher.room == 0
+    assert batcher.ready()
+    assert batcher.take() == [0]
+    assert batcher.room == 20
+
+
+def test_nothing_makes_an_empty_batch() -> None:
+    assert Batcher[int](3, 1.0, FakeClock()).take() == []
+
+
+@given(st.integers(1, 5), st.integers(1, 50), st.lists(st.none() | st.integers(0, 60)))
+def test_items_leave_once_in_order_and_no_more_than_two_batches_wait(
+    max_frames: int, max_bytes: int, steps: list[int | None]
+) -> None:
+    batcher: Batcher[int] = Batcher(max_frames, 1.0, FakeClock(), max_bytes=max_bytes)
+    sent: list[int] = []
+    received: list[int] = []
+    for step in steps:
+        if step is None or batcher.room == 0:
+            batch = batcher.take()
+            assert len(batch) <= max_frames
+            received += batch
+        else:
+            batcher.add(len(sent), size=step)
+            sent.append(len(sent))
+        assert len(batcher) <= 2 * max_frames
+    while batch := batcher.take():
+        received += batch
+    assert received == sent
