@@ -1,0 +1,134 @@
+"""Keeps each camera's memory bank up to date between two batches, and inspection going while Redis is away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from monitor.core.inspector import Inspector
+from monitor.core.memory_bank import MemoryBank
+from monitor.errors import BankMissingError, StoreUnavailableError
+from monitor.metrics import BANK_VERSION, OUTAGES
+from monitor.ports import BankChanges, BankKey, BankShape, BankStore, Clock
+
+log = structlog.get_logger()
+
+RETRY_AFTER_S = 1.0
+# A store that hangs costs a time-out on the inspecting thread; waiting ten times as long bounds that to a tenth.
+RETRY_PER_SECOND_LOST = 10.0
+
+
+@dataclass(slots=True)
+class _Copy:
+    """A bank on the device. ``followed`` says whether it has ever been the store's, not just the bundle's."""
+
+    key: BankKey
+    bank: MemoryBank
+    followed: bool = False
+    missing: bool = False
+
+
+class BankFollower:
+    """Owns the banks on the device, one per camera. Used by one thread, between batches.
+
+    Args:
+        inspector: makes the banks, filled with the bundle's pinned normals as version 0.
+        store: where edits come from.
+        online_slots: slots a bank has beside the pinned ones.
+        clock: for the pause between attempts while the store is away.
+    """
+
+    def __init__(self, inspector: Inspector, store: BankStore, online_slots: int, clock: Clock) -> None:
+        self._inspector = inspector
+        self._store = store
+        self._online_slots = online_slots
+        self._clock = clock
+        self._copies: dict[str, _Copy] = {}
+        self._away = False
+        self._retry_at = 0.0
+
+    def current(self, camera: str) -> MemoryBank:
+        """Return the camera's bank: at the store's version, or, while the store is away, at the last one known.
+
+        Raises:
+            BankMismatchError: the store's bank was made by another encoder or has another shape.
+        """
+        copy = self._copies.get(camera)
+        if copy is None:
+            key = BankKey(camera, self._inspector.manifest.model_id)
+            copy = self._copies[camera] = _Copy(key, self._inspector.new_bank(self._online_slots))
+        started = self._clock.monotonic()
+        if self._away and started < self._retry_at:
+            return copy.bank
+        try:
+            self._follow(copy)
+        except StoreUnavailableError as error:
+            lost = self._clock.monotonic() - started
+            self._retry_at = started + lost + max(RETRY_AFTER_S, RETRY_PER_SECOND_LOST * lost)
+            self._say_away(error)
+        else:
+            self._say_back()
+        return copy.bank
+
+    def _follow(self, copy: _Copy) -> None:
+        try:
+            if not copy.followed:
+                # Whoever comes first makes the bank; from then on it is only followed, never made again.
+                self._store.open(copy.key, self._shape(), self._inspector.seed)
+            changes = self._store.changes(copy.key, since=copy.bank.version if copy.followed else None)
+        except BankMissingError:
+            # Made anew from the bundle it would lack what people have taught; the learner rebuilds it from SQL.
+            if not copy.missing:
+                log.warning(
+                    "Redis has lost the bank; inspecting with version %d until it is rebuilt",
+                    copy.bank.version,
+                    camera=copy.key.camera,
+                )
+            copy.missing = True
+            return
+        copy.missing = False
+        self._apply(copy, changes)
+        copy.followed = True
+
+    def _apply(self, copy: _Copy, changes: BankChanges) -> None:
+        bank = copy.bank
+        before = bank.version
+        if not changes.reload and not changes.slots and changes.version == before:
+            return
+        if changes.reload:
+            bank.clear()
+        for change in changes.slots:
+            if change.features is None:
+                bank.remove(change.slot)
+            else:
+                bank.put(change.slot, change.features)
+        bank.version = changes.version
+        BANK_VERSION.labels(camera=copy.key.camera).set(changes.version)
+        log.info(
+            "Inspecting with bank version %d",
+            changes.version,
+            camera=copy.key.camera,
+            before=before,
+            changed_slots=len(changes.slots),
+            reloaded=changes.reload,
+        )
+
+    def _shape(self) -> BankShape:
+        manifest = self._inspector.manifest
+        capacity = len(self._inspector.seed) + self._online_slots
+        return BankShape(manifest.encoder_hash, manifest.architecture.latent_shape, capacity)
+
+    def _say_away(self, error: StoreUnavailableError) -> None:
+        if self._away:
+            return
+        self._away = True
+        OUTAGES.labels(service="bank").inc()
+        versions = {camera: copy.bank.version for camera, copy in self._copies.items()}
+        said = ", ".join(str(version) for version in sorted(set(versions.values())))
+        log.warning("Redis unreachable; inspecting with bank version %s", said, versions=versions, error=str(error))
+
+    def _say_back(self) -> None:
+        if self._away:
+            self._away = False
+            log.info("Redis is back; following the banks again")
