@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from monitor.core.autoencoder import PatchAutoencoder
@@ -51,8 +52,8 @@ FAMILIAR = ((0.3, 0.9), (0.1, 0.6), (0.05, 0.3), (0.02, 0.1), (0.0, 0.02))
 DICE_TOLERANCE = 0.005
 MIN_AREAS = (1, 2, 4, 8, 16)
 LEVELS = 48
-# The image score averages this share of the pixels: 100 of a 128x128 frame's.
-SCORE_SHARE = 100 / PAPER_PIXELS
+# The image score averages the largest values of this many pixels of a 128x128 frame, and in proportion elsewhere.
+SCORE_PIXELS = (10, 30, 100, 300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def calibrate(
     defective = _gated(evidence.defective, evidence.defective_scores, familiar)
     clean = _gated(evidence.clean, evidence.clean_scores, familiar)
     min_area, dice = _choose_min_area(defective.numpy(), material.truth, level)
-    score_pixels = max(1, round(SCORE_SHARE * clean[0].numel()))
+    score_pixels = _choose_score_pixels(clean, defective)
     calibration = Calibration(
         alpha=alpha,
         lam=lam,
@@ -197,6 +198,18 @@ def _choose_min_area(anomaly: NDArray[np.float32], truth: NDArray[np.bool_], lev
     dices = [mean_dice(np.stack([threshold(each, level, area) for each in anomaly]), truth) for area in MIN_AREAS]
     index = int(np.argmax(dices))
     return MIN_AREAS[index], dices[index]
+
+
+def _choose_score_pixels(clean: Tensor, defective: Tensor) -> int:
+    """Return how many pixels the image score averages, so that it best tells defective frames from clean ones."""
+    counts = [max(1, round(pixels * clean[0].numel() / PAPER_PIXELS)) for pixels in SCORE_PIXELS]
+    aurocs = [auroc(image_score(clean, count).numpy(), image_score(defective, count).numpy()) for count in counts]
+    return counts[int(np.argmax(aurocs))]
+
+
+def auroc(negatives: NDArray[np.floating], positives: NDArray[np.floating]) -> float:
+    """Return the area under the ROC curve: how often a positive scores above a negative (ties count half)."""
+    return float(mannwhitneyu(positives, negatives).statistic / (len(positives) * len(negatives)))
 
 
 def _choose_verdict(clean: Tensor, defective: Tensor, settings: CalibrationSettings) -> VerdictCalibration:

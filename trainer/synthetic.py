@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.float32]
 Opacity = NDArray[np.float32]
-# A pixel belongs to the defect where it changed by more than this, of a range of 1.
+# A pixel belongs to the defect where it changed by more than this, of a range of 1, ...
 VISIBLE = 0.02
+# ... and by at least this share of the defect's largest change: the contour of a soft edge is half-way down.
+CONTOUR = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +36,11 @@ def paste_defect(image: Image, rng: np.random.Generator, kinds: tuple[str, ...] 
     for _ in range(8):
         opacity, paint = KINDS[kind](image, rng)
         result = np.clip(image + opacity * (paint - image), 0.0, 1.0).astype(np.float32)
-        changed: NDArray[np.bool_] = np.abs(result - image).max(axis=0) > VISIBLE
-        if changed.any():
+        change = np.abs(result - image).max(axis=0)
+        mask: NDArray[np.bool_] = change > max(VISIBLE, CONTOUR * float(change.max()))
+        if mask.any():
             break
-    return SyntheticDefect(result, changed, kind)
+    return SyntheticDefect(result, mask, kind)
 
 
 def _crack(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
@@ -107,7 +110,7 @@ KINDS: dict[str, Callable[[Image, np.random.Generator], tuple[Opacity, Image]]] 
 
 def _shade(image: Image, rng: np.random.Generator) -> Image:
     """Return the image darkened or brightened by a random contrast, per channel somewhat differently."""
-    contrast = rng.uniform(0.08, 0.6) * rng.choice((-1.0, 1.0))
+    contrast = rng.uniform(0.1, 0.8) * rng.choice((-1.0, 1.0))
     tint = 1 + rng.normal(0, 0.15, (image.shape[0], 1, 1)) * (image.shape[0] > 1)
     shift = contrast * tint
     # Darkening scales, as a shadow or a crack does; brightening moves towards white.

@@ -38,7 +38,7 @@ class TrainingSettings:
     steps: int = 1200
     batch: int = 8
     learning_rate: float = 3e-3
-    corrupted: float = 0.5
+    corrupted: float = 0.8
     seed: int = 0
 
 

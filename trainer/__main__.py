@@ -1,0 +1,124 @@
+"""The command ``paedid-trainer``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+# OpenMP threads that wait busily starve every other process on the machine; to be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import typer
+from rich.console import Console
+
+from schemas.artifacts import Manifest, Polarity, read_manifest
+from schemas.commands import run_app
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Turns a folder of normal images into a calibrated model bundle for paedid-monitor.",
+)
+
+
+class Colour(StrEnum):
+    """How many channels the network sees."""
+
+    AUTO = "auto"
+    GREY = "grey"
+    COLOUR = "colour"
+
+
+@app.callback()
+def main_callback() -> None:
+    """Turns a folder of normal images into a calibrated model bundle for paedid-monitor."""
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="A folder of normal images, or one in MVTec layout (uses train/good).")],
+    out: Annotated[Path, typer.Option(help="Where to write the bundle: a new folder, or an earlier bundle.")],
+    size: Annotated[
+        str, typer.Option(help="What the network sees: 'auto' (short side 128), N or HEIGHTxWIDTH, multiples of 16.")
+    ] = "auto",
+    colour: Annotated[Colour, typer.Option(help="Whether colour tells good from bad.")] = Colour.AUTO,
+    polarity: Annotated[
+        Polarity, typer.Option(help="Which defects count: darker than the normal part, brighter, or both.")
+    ] = Polarity.BOTH,
+    false_reject_rate: Annotated[
+        float, typer.Option(min=0.0001, max=0.5, help="Share of good parts that may be flagged.")
+    ] = 0.01,
+    steps: Annotated[int, typer.Option(min=1, help="Gradient steps; more for varied products.")] = 1200,
+    learning_rate: Annotated[float, typer.Option(min=1e-6, max=1.0, help="The highest of the schedule.")] = 3e-3,
+    validation_share: Annotated[
+        float, typer.Option(min=0.05, max=0.5, help="Share of the images kept for choosing thresholds.")
+    ] = 0.25,
+    bank_images: Annotated[int, typer.Option(min=1, help="Normals in the memory bank, at most.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of everything random: the same seed gives the same bundle.")] = 0,
+) -> None:
+    """Train on normal images, build the memory bank, choose the thresholds, and save it all as one bundle.
+
+    Takes a few minutes on two cores. No defect is needed, and none should be among the images.
+
+    Example: paedid-trainer train images/normal --out bundle
+    """
+    from trainer.build import BuildSettings, build  # noqa: PLC0415 - torch takes seconds to import, --help should not
+    from trainer.calibrate import CalibrationSettings  # noqa: PLC0415
+    from trainer.progress import ProgressReporter  # noqa: PLC0415
+    from trainer.training import TrainingSettings  # noqa: PLC0415
+
+    settings = BuildSettings(
+        size=size,
+        colour=colour.value,
+        validation_share=validation_share,
+        bank_images=bank_images,
+        training=TrainingSettings(steps=steps, learning_rate=learning_rate, seed=seed),
+        calibration=CalibrationSettings(polarity=polarity, false_reject_rate=false_reject_rate, seed=seed),
+    )
+    with ProgressReporter() as reporter:
+        manifest = build(data, out, settings, reporter)
+    describe(manifest, out)
+
+
+@app.command()
+def show(bundle: Annotated[Path, typer.Argument(help="A model bundle.")]) -> None:
+    """Verify a bundle and tell what is in it."""
+    describe(read_manifest(bundle), bundle)
+
+
+def describe(manifest: Manifest, place: Path) -> None:
+    """Print what a bundle is and what may be expected of it."""
+    spec, verdict = manifest.architecture.input, manifest.calibration.verdict
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]{manifest.model_id}[/] in {place}")
+    console.print(
+        f"  trained on {manifest.data.train_images} normal images of {manifest.data.source!r}, "
+        f"{spec.height}x{spec.width}, {'grey' if spec.channels == 1 else 'colour'}; "
+        f"bank of {manifest.data.bank_images}; thresholds from {manifest.data.validation_images} others"
+    )
+    console.print(
+        f"  synthetic defects: Dice {manifest.calibration.synthetic_dice:.2f}, "
+        f"{verdict.synthetic_detected:.0%} of the parts flagged"
+    )
+    console.print(
+        f"  good parts flagged: {verdict.above} of {verdict.normals}; 95 % interval "
+        f"{verdict.false_reject_low:.1%} to {verdict.false_reject_high:.1%}, wanted {verdict.wanted_false_reject_rate:.1%}"
+    )
+    if verdict.false_reject_high > 3 * verdict.wanted_false_reject_rate:
+        console.print(
+            f"  [yellow]{verdict.normals} normals cannot promise {verdict.wanted_false_reject_rate:.1%}[/]: "
+            f"hold out about {round(3 / verdict.wanted_false_reject_rate)} or more to be sure."
+        )
+
+
+def main() -> None:
+    """Run ``paedid-trainer``."""
+    sys.exit(run_app(app))
+
+
+if __name__ == "__main__":
+    main()
