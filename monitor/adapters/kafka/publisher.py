@@ -1,0 +1,166 @@
+"""Sends to Kafka and returns once the broker has everything."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
+
+import structlog
+from kafka import KafkaProducer
+from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.producer.future import FutureRecordMetadata
+
+from monitor.adapters.kafka.connection import MAX_MESSAGE_BYTES, reaching_broker
+from monitor.errors import StoreUnavailableError
+from monitor.ports import DeadLetter, OutboxMessage
+from monitor.settings import KafkaSettings
+from schemas.errors import ServiceUnavailableError
+
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One Kafka message."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
+def make_producer(settings: KafkaSettings, delivery_timeout_s: float, connect_timeout_s: float | None) -> KafkaProducer:
+    """Return an idempotent producer that gives up on a message after ``delivery_timeout_s``.
+
+    Raises:
+        ServiceUnavailableError: the broker does not answer within ``connect_timeout_s`` (None: as the settings say).
+    """
+    milliseconds = max(1, round(delivery_timeout_s * 1000))
+    with reaching_broker(settings, connect_timeout_s) as options:
+        return KafkaProducer(
+            **options,
+            metrics_enabled=False,
+            acks="all",
+            enable_idempotence=True,
+            delivery_timeout_ms=milliseconds,
+            request_timeout_ms=milliseconds,
+            max_block_ms=milliseconds,
+            max_request_size=MAX_MESSAGE_BYTES,
+        )
+
+
+class KafkaPublisher:
+    """The :class:`~monitor.ports.Publisher` for Kafka: at least once, so each message carries an id to drop repeats by.
+
+    Args:
+        settings: the broker and the topics.
+        delivery_timeout_s: how long a message may wait for its acknowledgement.
+
+    Raises:
+        ServiceUnavailableError: the broker does not answer at start.
+    """
+
+    def __init__(self, settings: KafkaSettings, delivery_timeout_s: float = 10.0) -> None:
+        self._settings = settings
+        self._delivery_timeout_s = delivery_timeout_s
+        self._producer: KafkaProducer | None = make_producer(settings, delivery_timeout_s, None)
+
+    def dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Send the original bytes, key and headers, and the reason, to the dead-letter topic.
+
+        Raises:
+            StoreUnavailableError: the broker did not acknowledge all of them; send all again later.
+        """
+        self._send([_dead_message(letter, self._settings.dead_topic) for letter in letters])
+
+    def events(self, messages: Sequence[OutboxMessage]) -> None:
+        """Send outbox messages to their topics.
+
+        Raises:
+            StoreUnavailableError: the broker did not acknowledge all of them; send all again later.
+        """
+        self._send(
+            [
+                Message(m.topic, m.key.encode(), m.payload, tuple((name, text.encode()) for name, text in m.headers))
+                for m in messages
+            ]
+        )
+
+    def close(self) -> None:
+        """Disconnect. Nothing is left to flush: every call waited for its acknowledgements."""
+        self._discard()
+
+    def _send(self, messages: Sequence[Message]) -> None:
+        if not messages:
+            return
+        try:
+            producer = self._producer or make_producer(self._settings, self._delivery_timeout_s, 0)
+            self._producer = producer
+            refused = self._send_and_wait(producer, messages)
+            # Stripped, they fit; what the broker refused stays readable where it came from.
+            self._send_and_wait(producer, [_without_value(message) for message in refused])
+        except (KafkaError, ServiceUnavailableError) as error:
+            # A new producer next time: an idempotent one may never recover from a broker that forgot it.
+            self._discard()
+            raise StoreUnavailableError(f"Kafka did not acknowledge: {error}") from error  # noqa: EM102, TRY003 - one place
+
+    def _send_and_wait(self, producer: KafkaProducer, messages: Sequence[Message]) -> list[Message]:
+        """Return the messages that are too large for the broker; all others are acknowledged."""
+        deadline = monotonic() + self._delivery_timeout_s
+        sent: list[tuple[Message, FutureRecordMetadata]] = []
+        refused = []
+        for message in messages:
+            try:
+                sent.append((message, send(producer, message)))
+            except _TOO_LARGE:
+                refused.append(message)
+        for message, future in sent:
+            try:
+                future.get(timeout=max(0.001, deadline - monotonic()))
+            except _TOO_LARGE:
+                refused.append(message)
+        return refused
+
+    def _discard(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            discard_producer(producer)
+
+
+def send(producer: KafkaProducer, message: Message) -> FutureRecordMetadata:
+    """Hand a message to the producer's thread; the future tells of its acknowledgement."""
+    return producer.send(message.topic, message.value, key=message.key, headers=list(message.headers))
+
+
+def discard_producer(producer: KafkaProducer) -> None:
+    """Close a producer at once; what it still had to send fails."""
+    # close() waits for the messages first, and without a broker it would raise and leave its thread sending them.
+    producer._sender.force_close()  # noqa: SLF001
+    with contextlib.suppress(KafkaError):
+        producer.close(timeout=1)
+
+
+def _dead_message(letter: DeadLetter, topic: str) -> Message:
+    record, position = letter.record, letter.record.position
+    reasons = {
+        "dead_reason": letter.reason.value,
+        "dead_detail": letter.detail,
+        "dead_topic": position.topic,
+        "dead_partition": str(position.partition),
+        "dead_offset": str(position.offset),
+        "dead_id": f"{position.topic_id}/{position.partition}/{position.offset}",
+    }
+    headers = (*record.headers, *((name, text.encode()) for name, text in reasons.items()))
+    # kafka-python refuses a message with neither key nor value.
+    value = b"" if record.key is None and record.value is None else record.value
+    return Message(topic, record.key, value, headers)
+
+
+def _without_value(message: Message) -> Message:
+    size = len(message.value or b"")
+    log.error("message too large for its topic; sent without its value", topic=message.topic, bytes=size)
+    return replace(message, value=None, headers=(*message.headers, ("dead_value_omitted", str(size).encode())))

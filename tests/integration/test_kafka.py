@@ -1,0 +1,315 @@
+"""The Kafka adapters over a real broker."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer
+from kafka.admin import KafkaAdminClient
+
+from deploy.local.servers import TansuBroker, free_port
+from monitor.adapters.kafka import KafkaPublisher, KafkaSource, ensure_topics
+from monitor.errors import StoreUnavailableError
+from monitor.ports import DeadLetter, LogPosition, OutboxMessage, RawRecord
+from monitor.settings import KafkaSettings, LimitSettings
+from schemas.errors import Reason, ServiceUnavailableError
+
+LIMITS = LimitSettings(max_frame_bytes=100_000)
+HEADERS = (("ce_id", b"1"), ("ce_type", b"t"), ("raw", b"\xff\x00"))
+
+
+@pytest.fixture
+def producer(kafka_settings: KafkaSettings) -> Iterator[KafkaProducer]:
+    ensure_topics(kafka_settings, LIMITS)
+    with KafkaProducer(bootstrap_servers=kafka_settings.bootstrap_servers, max_request_size=2**30) as producer:
+        yield producer
+
+
+def send(producer: KafkaProducer, topic: str, values: Sequence[bytes], partition: int = 0) -> None:
+    for value in values:
+        producer.send(topic, value, key=b"cam", headers=list(HEADERS), partition=partition).get(5)
+
+
+def read(source: KafkaSource, count: int, timeout: float = 20.0) -> list[RawRecord]:
+    records: list[RawRecord] = []
+    deadline = time.monotonic() + timeout
+    while len(records) < count and time.monotonic() < deadline:
+        records += source.poll(0.2, count - len(records))
+    return records
+
+
+def wait_for(condition: Callable[[], object], source: KafkaSource, timeout: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened in time"
+        source.poll(0.1, 1)
+
+
+def test_a_message_arrives_with_its_bytes_key_headers_and_place(
+    kafka_settings: KafkaSettings, producer: KafkaProducer
+) -> None:
+    send(producer, kafka_settings.frames_topic, [b"\x00\xff", b""], partition=2)
+    producer.send(kafka_settings.frames_topic, None, key=b"k", partition=2).get(5)
+    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+        first, second, third = read(source, 3)
+    assert (first.key, first.value, first.headers) == (b"cam", b"\x00\xff", HEADERS)
+    assert (second.value, third.value, third.key, third.headers) == (b"", None, b"k", ())
+    assert [r.position.offset for r in (first, second, third)] == [0, 1, 2]
+    assert (first.position.topic, first.position.partition) == (kafka_settings.frames_topic, 2)
+    assert len(first.position.topic_id) == 36
+
+
+def test_a_message_far_over_the_limit_arrives_and_so_does_the_next(
+    kafka_settings: KafkaSettings, producer: KafkaProducer
+) -> None:
+    send(producer, kafka_settings.frames_topic, [b"x" * 5_000_000, b"next"])
+    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+        assert [len(r.value or b"") for r in read(source, 2)] == [5_000_000, 4]
+
+
+def test_no_poll_returns_more_than_it_was_asked_for(kafka_settings: KafkaSettings, producer: KafkaProducer) -> None:
+    send(producer, kafka_settings.frames_topic, [b"%d" % i for i in range(10)])
+    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+        batches = [[r.value for r in source.poll(5, 4)] for _ in range(3)]
+        assert batches == [[b"0", b"1", b"2", b"3"], [b"4", b"5", b"6", b"7"], [b"8", b"9"]]
+        assert source.lag() == 0
+
+
+def test_a_consumer_started_again_goes_on_after_the_commit(
+    kafka_settings: KafkaSettings, producer: KafkaProducer
+) -> None:
+    send(producer, kafka_settings.frames_topic, [b"%d" % i for i in range(6)])
+    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+        records = read(source, 6)
+        # Out of order: the highest counts.
+        source.commit([records[3].position, records[1].position])
+    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+        assert [r.value for r in read(source, 2)] == [b"4", b"5"]
+
+
+def test_an_offset_of_a_topic_that_is_no_more_is_not_committed(
+    kafka_settings: KafkaSettings, producer: KafkaProducer
+) -> None:
+    send(producer, kafka_settings.frames_topic, [b"0", b"1"])
+    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+        read(source, 2)
+        source.commit([LogPosition(kafka_settings.frames_topic, "another-topic-id", 0, 1)])
+    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+        assert [r.value for r in read(source, 2)] == [b"0", b"1"]
+
+
+def test_a_paused_source_gets_nothing_and_keeps_its_partitions(
+    kafka_settings: KafkaSettings, producer: KafkaProducer
+) -> None:
+    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+        source.pause()  # before any partition was assigned: it must hold for those that come
+        send(producer, kafka_settings.frames_topic, [b"0"])
+        wait_for(source._consumer.assignment, source)
+        assert [r.value for _ in range(5) for r in source.poll(0.2, 10)] == []
+        source.resume()
+        assert [r.value for r in read(source, 1)] == [b"0"]
+
+
+def test_work_in_hand_is_committed_before_partitions_go_to_another_worker(
+    kafka_settings: KafkaSettings, producer: KafkaProducer
+) -> None:
+    values = [b"%d" % i for i in range(4)]
+    for partition in range(4):
+        send(producer, kafka_settings.frames_topic, values, partition)
+    revoked_in: list[int] = []
+    with closing(KafkaSource(kafka_settings, LIMITS)) as first:
+        in_hand = read(first, 16)
+        assert len(in_hand) == 16
+
+        def finish() -> None:
+            revoked_in.append(threading.get_ident())
+            first.commit([record.position for record in in_hand])
+
+        first.on_revoked(finish)
+        with closing(KafkaSource(kafka_settings, LIMITS)) as second:
+            joined = threading.Event()
+            seen: list[RawRecord] = []
+
+            def work() -> None:
+                while not joined.is_set():
+                    seen.extend(second.poll(0.1, 100))
+
+            other = threading.Thread(target=work)
+            other.start()
+            try:
+                wait_for(lambda: revoked_in and len(first._consumer.assignment()) == 2, first)
+                time.sleep(1)  # what was not committed would arrive at the other worker now
+            finally:
+                joined.set()
+                other.join()
+            assert len(second._consumer.assignment()) == 2
+            assert seen == []
+    # In the thread that polls, where the owner's state is.
+    assert set(revoked_in) == {threading.get_ident()}
+
+
+def test_a_callback_that_fails_loses_no_message(kafka_settings: KafkaSettings, producer: KafkaProducer) -> None:
+    def fail() -> None:
+        message = "the worker's own error"
+        raise RuntimeError(message)
+
+    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+        wait_for(source._consumer.assignment, source)
+        source.on_revoked(fail)
+        with closing(KafkaSource(kafka_settings, LIMITS)) as second:
+            joining = threading.Thread(target=second.poll, args=(0.5, 1))
+            joining.start()
+            with pytest.raises(RuntimeError, match="own error"):
+                wait_for(lambda: False, source)
+            joining.join()
+        source.on_revoked(lambda: None)
+        send(producer, kafka_settings.frames_topic, [b"0", b"1"])
+        assert [r.value for r in read(source, 2)] == [b"0", b"1"]
+
+
+def test_dead_letters_keep_bytes_key_and_headers_and_name_the_reason(
+    kafka_settings: KafkaSettings, producer: KafkaProducer
+) -> None:
+    send(producer, kafka_settings.frames_topic, [b"\xff\xd8broken" * 40_000])
+    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+        records = read(source, 1)
+    records.append(RawRecord(LogPosition("frames", "", 1, 7), key=None, headers=(), value=None))
+    with closing(KafkaPublisher(kafka_settings)) as publisher:
+        publisher.dead_letters([DeadLetter(r, Reason.TRUNCATED, "ends early: größer") for r in records])
+    dead, empty = sorted(read_topic(kafka_settings, kafka_settings.dead_topic, 2), key=lambda m: m.key is None)
+    place = records[0].position
+    assert (dead.key, dead.value) == (b"cam", b"\xff\xd8broken" * 40_000)
+    assert dead.headers[:3] == list(HEADERS)
+    assert dict(dead.headers[3:]) == {
+        "dead_reason": b"truncated",
+        "dead_detail": "ends early: größer".encode(),
+        "dead_topic": place.topic.encode(),
+        "dead_partition": b"0",
+        "dead_offset": b"0",
+        "dead_id": f"{place.topic_id}/0/0".encode(),
+    }
+    assert (empty.key, empty.value, dict(empty.headers)["dead_id"]) == (None, b"", b"/1/7")
+
+
+def read_topic(settings: KafkaSettings, topic: str, count: int) -> list:  # type: ignore[type-arg]
+    options = {"auto_offset_reset": "earliest", "consumer_timeout_ms": 5000}
+    with KafkaConsumer(topic, bootstrap_servers=settings.bootstrap_servers, **options) as consumer:
+        return list(itertools.islice(consumer, count))
+
+
+def test_a_dead_letter_too_large_for_its_topic_keeps_all_but_its_value(
+    kafka_settings: KafkaSettings, producer: KafkaProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del producer
+    # The embedded broker takes any size, so let the client refuse as a broker would.
+    monkeypatch.setattr("monitor.adapters.kafka.publisher.MAX_MESSAGE_BYTES", 10_000)
+    record = RawRecord(LogPosition("frames", "id", 0, 3), b"cam", HEADERS, b"x" * 20_000)
+    with closing(KafkaPublisher(kafka_settings)) as publisher:
+        publisher.dead_letters([DeadLetter(record, Reason.TOO_LARGE, "20000 bytes")])
+    (dead,) = read_topic(kafka_settings, kafka_settings.dead_topic, 1)
+    assert (dead.key, dead.value, dead.headers[:3]) == (b"cam", None, list(HEADERS))
+    assert dict(dead.headers)["dead_value_omitted"] == b"20000"
+
+
+def test_outbox_messages_go_to_their_topics_in_order(kafka_settings: KafkaSettings, producer: KafkaProducer) -> None:
+    del producer
+    topic = kafka_settings.inspections_topic
+    with closing(KafkaPublisher(kafka_settings)) as publisher:
+        publisher.events([OutboxMessage(i, topic, "cam", (("ce_id", f"é{i}"),), b"%d" % i) for i in range(50)])
+    messages = read_topic(kafka_settings, topic, 50)
+    assert [m.value for m in messages] == [b"%d" % i for i in range(50)]
+    assert (messages[7].key, messages[7].headers) == (b"cam", [("ce_id", "é7".encode())])
+
+
+def test_topics_are_created_once_whoever_comes_first(kafka_settings: KafkaSettings) -> None:
+    created: list[str] = []
+    threads = [threading.Thread(target=lambda: created.extend(ensure_topics(kafka_settings, LIMITS))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(created) == sorted(
+        [kafka_settings.frames_topic, kafka_settings.dead_topic, kafka_settings.inspections_topic]
+    )
+    assert ensure_topics(kafka_settings, LIMITS) == []
+    admin = KafkaAdminClient(bootstrap_servers=kafka_settings.bootstrap_servers)
+    (frames,) = admin.describe_topics([kafka_settings.frames_topic])
+    admin.close()
+    assert len(frames["partitions"]) == kafka_settings.partitions
+
+
+@pytest.mark.parametrize("make", [lambda s: KafkaSource(s, LIMITS), KafkaPublisher, lambda s: ensure_topics(s, LIMITS)])
+def test_a_broker_that_is_not_there_is_named_soon_and_quietly(
+    make: Callable[[KafkaSettings], object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}", connect_timeout_s=0.5)
+    threads = threading.active_count()
+    started = time.monotonic()
+    with pytest.raises(ServiceUnavailableError) as caught:
+        make(settings)
+    assert time.monotonic() - started < 2
+    assert f"kafka.bootstrap_servers = '{settings.bootstrap_servers}'" in str(caught.value)
+    assert "Connection refused" in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+    assert threading.active_count() == threads
+
+
+def test_a_start_waits_for_a_broker_that_is_starting(embedded_broker: TansuBroker) -> None:
+    embedded_broker.kill()
+    later = threading.Timer(0.5, lambda: (embedded_broker.start(), keep.wait(10)))
+    keep = threading.Event()  # the broker lives as long as the thread that started it
+    later.start()
+    try:
+        assert ensure_topics(KafkaSettings(bootstrap_servers=embedded_broker.address), LIMITS)
+    finally:
+        keep.set()
+        later.join()
+
+
+def test_after_a_restart_that_lost_everything_frames_arrive_under_another_topic_id(
+    embedded_broker: TansuBroker,
+) -> None:
+    settings = KafkaSettings(bootstrap_servers=embedded_broker.address)
+    ensure_topics(settings, LIMITS)
+    publisher = KafkaPublisher(settings, delivery_timeout_s=3)
+    letters = [OutboxMessage(i, settings.frames_topic, "cam", (), b"%d" % i) for i in range(5)]
+    with closing(KafkaSource(settings, LIMITS)) as source, closing(publisher):
+        publisher.events(letters)
+        before = read(source, 5)
+        source.commit([before[-1].position])
+        embedded_broker.kill()
+        assert source.poll(0.3, 10) == []
+        with pytest.raises(StoreUnavailableError):
+            publisher.events(letters)
+        embedded_broker.start()
+        ensure_topics(settings, LIMITS)
+        publisher.events(letters[:3])
+        after = read(source, 3)
+        source.commit([after[-1].position])
+        publisher.events(letters[3:])
+        after += read(source, 2)
+    assert [r.value for r in after] == [r.value for r in before]
+    assert [r.position.offset for r in after] == [0, 1, 2, 3, 4]
+    assert len({r.position.topic_id for r in before}) == len({r.position.topic_id for r in after}) == 1
+    assert before[0].position.topic_id != after[0].position.topic_id
+
+
+def test_a_publisher_gives_up_in_bounded_time_while_the_broker_is_away(embedded_broker: TansuBroker) -> None:
+    settings = KafkaSettings(bootstrap_servers=embedded_broker.address)
+    ensure_topics(settings, LIMITS)
+    message = OutboxMessage(1, settings.inspections_topic, "cam", (), b"1")
+    with closing(KafkaPublisher(settings, delivery_timeout_s=1)) as publisher:
+        publisher.events([message])
+        embedded_broker.kill()
+        threads = threading.active_count()
+        for _ in range(3):
+            started = time.monotonic()
+            with pytest.raises(StoreUnavailableError):
+                publisher.events([message])
+            assert time.monotonic() - started < 3
+        assert threading.active_count() <= threads
