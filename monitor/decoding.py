@@ -1,0 +1,87 @@
+"""From a message to pixels; whatever cannot become pixels gets the precise reason for its dead letter."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.image_header import read_image_header
+from monitor.ports import RawRecord
+from monitor.settings import LimitSettings
+from schemas.errors import InvalidFrameError, Reason
+from schemas.messages import FrameEvent
+
+# What cannot be decoded is reported by this program, once, with the frame's name.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def decode_frame(
+    record: RawRecord, limits: LimitSettings, source_size: tuple[int, int] | None, channels: int
+) -> tuple[FrameEvent, NDArray[np.uint8]]:
+    """Read a frame's metadata and decode its image.
+
+    Args:
+        record: a message of the frames topic.
+        limits: the largest image in bytes and in pixels.
+        source_size: the (height, width) that the image must have; None: any.
+        channels: 1 for grey, 3 for blue, green, red.
+
+    Returns:
+        The metadata and the image, (H, W) or (H, W, 3), 0 to 255.
+
+    Raises:
+        InvalidFrameError: this message can never be inspected.
+    """
+    if not record.value:
+        raise InvalidFrameError(Reason.EMPTY, "the message has no value, so no image")
+    event = FrameEvent.from_record(record.key, record.headers)
+    return event, decode_image(record.value, limits, source_size, channels)
+
+
+def decode_image(
+    data: bytes, limits: LimitSettings, source_size: tuple[int, int] | None, channels: int
+) -> NDArray[np.uint8]:
+    """Decode one PNG, JPEG, BMP, TIFF or WebP image; arguments and result as of :func:`decode_frame`.
+
+    The pixels are those the camera sent: an orientation tag does not turn them, transparency is dropped, and 16 bits
+    become 8 over the full range (65535 becomes 255).
+
+    Raises:
+        InvalidFrameError: the bytes are not such an image, or it is beyond the limits or of another size.
+    """
+    if not data:
+        raise InvalidFrameError(Reason.EMPTY, "there are no bytes, so no image")
+    if len(data) > limits.max_frame_bytes:
+        detail = f"{len(data)} bytes, limits.max_frame_bytes is {limits.max_frame_bytes}"
+        raise InvalidFrameError(Reason.TOO_LARGE, detail)
+    header = read_image_header(data)
+    # Before decoding: a few kilobytes can hold gigabytes of one colour.
+    if header.width * header.height > limits.max_frame_pixels:
+        detail = f"{header.width} x {header.height} pixels, limits.max_frame_pixels is {limits.max_frame_pixels}"
+        raise InvalidFrameError(Reason.TOO_MANY_PIXELS, detail)
+    if source_size is not None and (header.height, header.width) != source_size:
+        detail = f"{header.width} x {header.height} pixels, the model expects {source_size[1]} x {source_size[0]}"
+        raise InvalidFrameError(Reason.WRONG_SIZE, detail)
+    # Some decoders make up the rest of an image that ends early, and that would be inspected.
+    image = _decode(data, channels) if header.complete else None
+    if image is None or image.shape[:2] != (header.height, header.width):
+        raise InvalidFrameError(Reason.TRUNCATED, f"{header.content_type} that ends early or is damaged")
+    return _to_8_bits(image)
+
+
+def _decode(data: bytes, channels: int) -> NDArray[np.integer | np.floating] | None:
+    colour = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+    flags = colour | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+
+
+def _to_8_bits(image: NDArray[np.integer | np.floating]) -> NDArray[np.uint8]:
+    if image.dtype == np.uint8:
+        return image.astype(np.uint8, copy=False)
+    if image.dtype == np.uint16:
+        return np.asarray(cv2.convertScaleAbs(image, alpha=1 / 257), dtype=np.uint8)
+    raise InvalidFrameError(Reason.NOT_AN_IMAGE, f"pixels of type {image.dtype}, expected 8 or 16 bits without sign")
