@@ -57,93 +57,119 @@ def _database_url(value: SecretStr) -> SecretStr:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class KafkaSettings(_Section):
     """Where frames come from and results go to."""
 
     bootstrap_servers: Annotated[str, AfterValidator(_bootstrap)] = "127.0.0.1:9092"
+    """The brokers, host:port, separated by commas."""
     group: TopicName = "paedid-monitor"
+    """The consumer group: workers of one group share the cameras between them."""
     frames_topic: TopicName = "frames"
+    """Where the camera agents send frames."""
     dead_topic: TopicName = "frames.dead"
+    """Where frames go that can never be inspected, with their original bytes and the reason."""
     inspections_topic: TopicName = "inspections"
-    # Partitions of topics that this program creates because they are absent.
+    """Where results are published."""
     partitions: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Partitions of topics that are created here because they are absent: at most so many workers share them."""
     session_timeout_ms: Annotated[int, Field(ge=6000, le=1_800_000)] = 6000
+    """After so long without a sign of life, a worker's cameras go to the others."""
     heartbeat_interval_ms: Annotated[int, Field(ge=100, le=600_000)] = 1000
+    """How often a worker gives a sign of life."""
     connect_timeout_s: Seconds = 10.0
+    """How long to wait for the broker at start."""
 
 
 class RedisSettings(_Section):
     """Where the memory bank lives online."""
 
     url: Annotated[str, AfterValidator(_redis_url)] = "redis://127.0.0.1:6379/0"
+    """redis://host:port/database, rediss:// with TLS, or unix:// for a socket."""
     password: SecretStr | None = None
+    """Better given as a file: PAEDID_REDIS__PASSWORD_FILE."""
     timeout_s: Seconds = 2.0
-    # Log entries kept per bank; a worker further behind reloads the bank as a whole.
+    """How long one answer may take before Redis counts as away."""
     log_length: Annotated[int, Field(ge=10, le=1_000_000)] = 10_000
+    """Edits kept per bank; a worker further behind reads the bank as a whole."""
 
 
 class DatabaseSettings(_Section):
     """Where results, masks, reviews and the bank's history are kept."""
 
     url: Annotated[SecretStr, AfterValidator(_database_url)] = SecretStr("sqlite:///monitor.db")
-    # Bring the tables up to date at start. Where another job migrates, turn it off: an old schema is then an error.
+    """sqlite:///file.db or postgresql+psycopg://user:password@host/name."""
     migrate: bool = True
+    """Bring the tables up to date at start. Where another job does that, turn it off: old tables are then an error."""
 
 
 class ImageSettings(_Section):
     """Which frames are kept for review, and where (any fsspec URL: a folder, file://, s3://)."""
 
     url: Annotated[str, Field(min_length=1)] = "images"
+    """A folder, or any fsspec URL such as s3://bucket/folder."""
     keep: Literal["flagged", "all", "none"] = "flagged"
-    # Share of the normal frames kept as well, so that people can review a sample of them.
+    """Which frames' images are kept. Only a frame whose image is kept can be confirmed normal."""
     sample_normal: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """With keep: flagged, the share of the normal frames kept as well, for people to look at a sample."""
 
 
 class ModelSettings(_Section):
     """Which model inspects, and on what."""
 
     bundle: Path = Path("bundle")
+    """The folder that paedid-trainer wrote."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    # Slots a bank has for normals confirmed online, beside the pinned ones of training.
+    """auto (the first GPU, or else the CPU), cpu, cuda or cuda:N."""
     online_slots: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """How many confirmed normals a bank holds beside the pinned ones of training."""
 
 
 class BatchSettings(_Section):
     """How frames are gathered into batches: when either limit is reached, the batch is inspected."""
 
     max_frames: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Frames inspected together at most."""
     max_age_s: Seconds = 0.05
+    """A frame waits for others no longer than this."""
     decode_threads: Annotated[int, Field(ge=1, le=64)] = 2
+    """Threads that decode images."""
 
 
 class LimitSettings(_Section):
     """Limits on what comes from outside; a frame beyond them goes to the dead letters."""
 
     max_frame_bytes: Annotated[int, Field(ge=1024, le=512 * 2**20)] = 32 * 2**20
+    """Larger messages go to the dead letters."""
     max_frame_pixels: Annotated[int, Field(ge=1024, le=10**9)] = 64_000_000
+    """Images of more pixels go to the dead letters, undecoded."""
 
 
 class ReviewSettings(_Section):
     """The learner."""
 
     poll_interval_s: Seconds = 0.1
+    """How often the learner looks for new reviews."""
 
 
 class LogSettings(_Section):
     """How the programs report."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much to tell."""
     format: Literal["auto", "console", "json"] = "auto"
+    """console for people, json for machines; auto: console on a terminal."""
 
 
 class MetricsSettings(_Section):
     """Prometheus metrics; 0 turns the port off."""
 
     host: str = "127.0.0.1"
+    """Where Prometheus finds the metrics; beyond 127.0.0.1 only if you say so."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """0: no metrics are served."""
 
 
 class Settings(_Section):

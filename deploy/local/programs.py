@@ -1,0 +1,80 @@
+"""The monitor's own programs as subprocesses of the embedded stack, stopped as an operator would: SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from schemas.errors import OperatorError
+
+STOP_TIMEOUT_S = 20.0
+LOG_TAIL_BYTES = 2000
+
+
+class Program:
+    """One ``paedid-monitor`` command, running.
+
+    Args:
+        name: names its log file.
+        arguments: of ``paedid-monitor``.
+        directory: where its log goes.
+    """
+
+    def __init__(self, name: str, arguments: list[str], directory: Path) -> None:
+        self.name = name
+        self.log_file = directory / f"{name}.log"
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def start(self) -> Self:
+        """Start it, in a session of its own, so that a Ctrl-C in the terminal reaches its owner first."""
+        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+        with self.log_file.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-m", "monitor", *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        return self
+
+    def check(self) -> None:
+        """Raise OperatorError, with the end of its log, if it ended by itself."""
+        if self._process is not None and self._process.poll() is not None:
+            tail = self.log_file.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
+            msg = f"the {self.name} ended with code {self._process.returncode}; the end of {self.log_file}: {tail}"
+            raise OperatorError(msg)
+
+    def stop(self) -> None:
+        """Let it finish what it has in hand; kill it if that takes too long."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill it as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()

@@ -1,0 +1,131 @@
+"""The command ``paedid-monitor``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+# OpenMP threads that wait busily starve every other process on the machine; to be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import typer
+
+from monitor.logs import configure_logging
+from monitor.review_commands import review_app
+from monitor.settings import Settings, load_settings
+from monitor.settings_help import explain_settings
+from schemas.commands import run_app
+
+# What needs torch, Kafka or a database is imported by the command that needs it: the others, and --help, start at once.
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(review_app, name="review")
+
+
+class Encoding(StrEnum):
+    """How frames of a video or a live camera are encoded; the images of a folder are sent as they are."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+
+
+@app.callback()
+def configure(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings as YAML; default: the file named by PAEDID_CONFIG, else the defaults.")
+    ] = None,
+) -> None:
+    """Inspects a line's camera stream and learns from the people who review it.
+
+    A line needs three programs running, each on any machine: 'camera' sends frames, 'run' inspects them, 'learn'
+    teaches the memory bank what people confirm. 'review' is for those people.
+    """
+    if context.resilient_parsing or not context.invoked_subcommand:
+        return
+    settings = load_settings(config)
+    configure_logging(settings.log)
+    context.obj = settings
+
+
+@app.command()
+def run(context: typer.Context) -> None:
+    """Inspect frames until told to stop (Ctrl-C or SIGTERM finishes the batch in hand).
+
+    Any number of these may run; they share the cameras between them.
+    """
+    from monitor import wiring  # noqa: PLC0415
+    from monitor.worker import run_worker  # noqa: PLC0415
+
+    settings: Settings = context.obj
+    inspector = wiring.load_inspector(settings.model)
+    with wiring.open_worker_ports(settings) as ports:
+        run_worker(settings, inspector, ports)
+
+
+@app.command()
+def learn(context: typer.Context) -> None:
+    """Teach the memory bank what people confirm as normal, until told to stop."""
+    from monitor import wiring  # noqa: PLC0415
+    from monitor.worker import stopping_on_signals  # noqa: PLC0415
+
+    settings: Settings = context.obj
+    inspector = wiring.load_inspector(settings.model)
+    stop = threading.Event()
+    with wiring.open_learner(settings, inspector) as learner, stopping_on_signals(stop):
+        learner.run(stop)
+
+
+@app.command()
+def camera(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(help="A folder of images, a video file, a device number, or any OpenCV URL.")],
+    camera_id: Annotated[str, typer.Option("--camera", help="The camera's name: letters, digits and . _ : -")],
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, max=10_000, help="Frames a second; default: as the source gives them.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Start a folder or a video again at its end.")] = False,
+    encoding: Annotated[Encoding, typer.Option(help="For videos and live cameras.")] = Encoding.PNG,
+) -> None:
+    """Send a camera's frames to Kafka, where the workers pick them up.
+
+    Examples:
+      paedid-monitor camera images/ --camera line-1 --rate 10
+
+      paedid-monitor camera rtsp://10.0.0.7/stream --camera line-1 --rate 5
+    """
+    from monitor.camera_command import run as run_agent  # noqa: PLC0415
+
+    run_agent(context.obj, source, camera_id, rate=rate, limit=limit, loop=loop, encoding=encoding.value)
+
+
+@app.command()
+def migrate(context: typer.Context) -> None:
+    """Bring the database's tables up to date. Harmless where they are."""
+    from monitor.adapters import migrations  # noqa: PLC0415
+    from monitor.adapters.database import connect  # noqa: PLC0415
+
+    settings: Settings = context.obj
+    connect(settings.database).dispose()
+    migrations.upgrade(settings.database.url.get_secret_value())
+    typer.echo("The tables are up to date.")
+
+
+@app.command()
+def settings(context: typer.Context) -> None:
+    """Print the settings in force as a YAML file, each with its meaning and its environment variable."""
+    typer.echo("\n".join(explain_settings(context.obj)))
+
+
+def main() -> None:
+    """Run ``paedid-monitor``."""
+    sys.exit(run_app(app))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The only place that builds adapters: settings in, connected ports out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from monitor.adapters.artifacts import load_bundle
+from monitor.adapters.images import FsspecImageStore
+from monitor.adapters.inspections import SqlInspectionStore
+from monitor.adapters.kafka import KafkaPublisher, KafkaSource, ensure_topics
+from monitor.adapters.redis_bank import RedisBankStore
+from monitor.core.inspector import Inspector
+from monitor.database_access import open_database
+from monitor.settings import ModelSettings, Settings
+from monitor.worker import WorkerPorts
+from schemas.errors import ConfigurationError
+
+
+def load_inspector(settings: ModelSettings) -> Inspector:
+    """Load the model onto its device.
+
+    Raises:
+        BundleError, ConfigurationError: the bundle or the device is not to be had.
+    """
+    model = load_bundle(settings.bundle)
+    return Inspector(model, pick_device(settings.device))
+
+
+def pick_device(wanted: str) -> torch.device:
+    """Return the torch device for ``model.device``: ``auto`` is the first GPU, or the CPU where there is none."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        problem = f"this machine has {torch.cuda.device_count()} CUDA devices that torch can use"
+        raise ConfigurationError("model.device", wanted, problem, "Use auto or cpu, or install the GPU's driver.")
+    return device
+
+
+@contextmanager
+def open_banks(settings: Settings) -> Iterator[RedisBankStore]:
+    """Connect to Redis.
+
+    Raises:
+        ServiceUnavailableError.
+    """
+    banks = RedisBankStore(settings.redis)
+    try:
+        banks.ping()
+        yield banks
+    finally:
+        banks.close()
+
+
+@contextmanager
+def open_worker_ports(settings: Settings) -> Iterator[WorkerPorts]:
+    """Connect to everything a worker talks to.
+
+    Raises:
+        ServiceUnavailableError, ConfigurationError: with the first that cannot be reached.
+    """
+    with ExitStack() as stack:
+        engine = stack.enter_context(open_database(settings))
+        banks = stack.enter_context(open_banks(settings))
+        ensure_topics(settings.kafka, settings.limits)
+        publishers = [KafkaPublisher(settings.kafka) for _ in range(2)]
+        for publisher in publishers:
+            stack.callback(publisher.close)
+        yield WorkerPorts(
+            source=KafkaSource(settings.kafka, settings.limits),
+            dead_letters=publishers[0],
+            results=publishers[1],
+            store=SqlInspectionStore(engine, settings.kafka.inspections_topic),
+            images=FsspecImageStore(settings.images.url),
+            banks=banks,
+        )
