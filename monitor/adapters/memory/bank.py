@@ -1,0 +1,157 @@
+"""The in-memory twin of the bank store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.adapters.bank_slots import Learned, choose_slot, from_bytes, require_room, to_bytes
+from monitor.errors import BankMissingError
+from monitor.ports import BankChanges, BankEdit, BankKey, BankShape, LearnedSlot, SlotChange
+from schemas.errors import BankMismatchError
+
+
+@dataclass(slots=True)
+class _Bank:
+    shape: BankShape
+    pinned: int
+    seed_sha256: str
+    version: int
+    slots: dict[int, bytes]
+    learned: dict[str, Learned]
+    # Version -> the slot that its edit changed; None for the version that the bank began with.
+    log: dict[int, int | None]
+    # Only a copy that was taken from this bank can be brought up to date; one of a bank before it cannot.
+    copied: set[int] = field(default_factory=set)
+
+
+class MemoryBankStore:
+    """The ``BankStore`` port in a dictionary.
+
+    Args:
+        log_length: log entries kept per bank; a copy further behind gets the whole bank.
+    """
+
+    def __init__(self, log_length: int = 10_000) -> None:
+        self._log_length = log_length
+        self._banks: dict[BankKey, _Bank] = {}
+
+    def wipe(self) -> None:
+        """Forget every bank, as a Redis without its disk does."""
+        self._banks.clear()
+
+    def open(
+        self,
+        key: BankKey,
+        shape: BankShape,
+        seed: NDArray[np.float16],
+        *,
+        learned: Sequence[LearnedSlot] = (),
+        version: int = 0,
+    ) -> int:
+        """Return the bank's version, creating or replacing it as the port says.
+
+        Raises:
+            BankMismatchError: the bank was made by another encoder or from another seed, or has another shape.
+        """
+        require_room(shape, len(seed), learned)
+        slots = {slot: to_bytes(features, shape) for slot, features in enumerate(seed)}
+        seed_sha256 = hashlib.sha256(b"".join(slots.values())).hexdigest()
+        bank = self._banks.get(key)
+        if bank is not None:
+            found, wanted = (bank.shape, bank.pinned, bank.seed_sha256), (shape, len(seed), seed_sha256)
+            if found != wanted:
+                msg = f"bank {key.camera}:{key.model_id} is {found}, this model's is {wanted}"
+                raise BankMismatchError(msg)
+            if bank.version >= version:
+                return bank.version
+        self._banks[key] = _Bank(
+            shape=shape,
+            pinned=len(seed),
+            seed_sha256=seed_sha256,
+            version=version,
+            slots=slots | {entry.slot: to_bytes(entry.features, shape) for entry in learned},
+            learned={entry.frame_id: Learned(entry.version_added, entry.slot, None) for entry in learned},
+            log={version: None},
+        )
+        return version
+
+    def version(self, key: BankKey) -> int | None:
+        """Return the bank's version, or None when there is no such bank."""
+        bank = self._banks.get(key)
+        return None if bank is None else bank.version
+
+    def changes(self, key: BankKey, since: int | None) -> BankChanges:
+        """Return what brings a copy at version ``since`` up to date; the whole bank when that is not known.
+
+        Raises:
+            BankMissingError: there is no such bank.
+        """
+        bank = self._find(key)
+        reload = since is None or since not in bank.copied or since not in bank.log
+        if since is None or reload:
+            changed = set(bank.slots)
+        else:
+            changed = {slot for version, slot in bank.log.items() if version > since and slot is not None}
+        bank.copied.add(bank.version)
+        slots = tuple(SlotChange(slot, self._features(bank, slot)) for slot in sorted(changed))
+        return BankChanges(version=bank.version, reload=reload, slots=slots)
+
+    def add(self, key: BankKey, shape: BankShape, frame_id: str, features: NDArray[np.float16]) -> BankEdit:
+        """Add a normal's (P1, P2, P3) features under its frame id; a frame already there changes nothing.
+
+        Raises:
+            BankMismatchError: the bank was made by another encoder or has another shape.
+            BankMissingError: there is no such bank.
+        """
+        data = to_bytes(features, shape)
+        bank = self._find(key, shape)
+        known = bank.learned.get(frame_id)
+        if known is not None:
+            return BankEdit(known.version, known.slot, added=False, evicted_frame=known.evicted_frame)
+        slot = choose_slot(bank.learned, bank.pinned, shape.capacity)
+        evicted = next((frame for frame, there in bank.learned.items() if there.slot == slot), None)
+        if evicted is not None:
+            del bank.learned[evicted]
+        self._log(bank, slot)
+        bank.slots[slot] = data
+        bank.learned[frame_id] = Learned(bank.version, slot, evicted)
+        return BankEdit(bank.version, slot, added=True, evicted_frame=evicted)
+
+    def remove(self, key: BankKey, shape: BankShape, frame_id: str) -> int:
+        """Empty the slot of a frame that was added; return the bank's version, in which the frame is not.
+
+        Raises:
+            BankMismatchError: the bank was made by another encoder or has another shape.
+            BankMissingError: there is no such bank.
+        """
+        bank = self._find(key, shape)
+        known = bank.learned.pop(frame_id, None)
+        if known is not None:
+            self._log(bank, known.slot)
+            del bank.slots[known.slot]
+        return bank.version
+
+    def _find(self, key: BankKey, shape: BankShape | None = None) -> _Bank:
+        bank = self._banks.get(key)
+        if bank is None:
+            msg = f"there is no bank {key.camera}:{key.model_id}"
+            raise BankMissingError(msg)
+        if shape is not None and bank.shape != shape:
+            msg = f"bank {key.camera}:{key.model_id} is {bank.shape}, this model's is {shape}"
+            raise BankMismatchError(msg)
+        return bank
+
+    def _log(self, bank: _Bank, slot: int) -> None:
+        bank.version += 1
+        bank.log[bank.version] = slot
+        while len(bank.log) > self._log_length:
+            del bank.log[next(iter(bank.log))]
+
+    def _features(self, bank: _Bank, slot: int) -> NDArray[np.float16] | None:
+        data = bank.slots.get(slot)
+        return None if data is None else from_bytes(data, bank.shape.features)

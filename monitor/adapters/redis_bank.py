@@ -1,0 +1,193 @@
+"""The memory bank in Redis or Valkey: edited atomically by scripts, followed through a log of edits."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from monitor.adapters import redis_bank_wire as wire
+from monitor.adapters.bank_slots import choose_slot, require_room, to_bytes
+from monitor.adapters.redis_bank_reader import BankReader
+from monitor.adapters.redis_client import make_client, ping, while_running
+from monitor.errors import StoreUnavailableError
+from monitor.ports import BankChanges, BankEdit, BankKey, BankShape, LearnedSlot
+from monitor.settings import RedisSettings
+from schemas.errors import BankMismatchError
+
+# Redis answers nobody else while it copies a reply: a few megabytes take it a few milliseconds.
+CHUNK_BYTES: Final = 4 * 2**20
+STAGED_FOR_S: Final = 600
+MAX_ATTEMPTS: Final = 100
+
+log = structlog.get_logger()
+
+
+class RedisBankStore:
+    """The ``BankStore`` port on Redis or Valkey (version 7 or later).
+
+    One object follows each bank for one copy of it: a program with two copies makes two objects.
+
+    Args:
+        settings: where Redis is, and how long its log is to be.
+        chunk_bytes: how much of a bank to transfer in one request, at most (but at least one slot).
+    """
+
+    def __init__(self, settings: RedisSettings, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self._settings = settings
+        self._chunk_bytes = chunk_bytes
+        # Untyped: redis-py says of every answer that it may be awaitable.
+        self._redis: Any = make_client(settings)
+        self._reader = BankReader(self._redis, chunk_bytes)
+        self._edit: Callable[..., list[bytes]] = self._redis.register_script(wire.script("bank_edit.lua"))
+        self._publish: Callable[..., bytes] = self._redis.register_script(wire.script("bank_publish.lua"))
+
+    def ping(self) -> None:
+        """Return once Redis has answered.
+
+        Raises:
+            ServiceUnavailableError: it does not, or refuses the password; names ``redis.url``.
+        """
+        ping(self._redis, self._settings.url)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._redis.close()
+
+    def open(
+        self,
+        key: BankKey,
+        shape: BankShape,
+        seed: NDArray[np.float16],
+        *,
+        learned: Sequence[LearnedSlot] = (),
+        version: int = 0,
+    ) -> int:
+        """Return the bank's version, creating or replacing it as the port says.
+
+        Raises:
+            BankMismatchError: the bank was made by another encoder or from another seed, or has another shape.
+            StoreUnavailableError: Redis is away.
+        """
+        require_room(shape, len(seed), learned)
+        slots = {slot: to_bytes(features, shape) for slot, features in enumerate(seed)}
+        wanted = wire.meta(shape, len(seed), hashlib.sha256(b"".join(slots.values())).hexdigest())
+        slots |= {entry.slot: to_bytes(entry.features, shape) for entry in learned}
+        with while_running():
+            existing = self._existing_version(key, wanted)
+            if existing is not None and existing >= version:
+                return existing
+            staged = self._stage(key, slots)
+            arguments = [version, secrets.token_hex(20), *(part for field in wanted.items() for part in field)]
+            taught = [part for entry in learned for part in (entry.slot, entry.frame_id, entry.version_added)]
+            opened = int(self._publish(keys=[*wire.keys(key), staged], args=[*arguments, *taught]))
+            # Another program may have opened it first, with another model.
+            self._existing_version(key, wanted)
+        log.info("bank opened", camera=key.camera, model=key.model_id, version=opened, slots=len(slots))
+        return opened
+
+    def version(self, key: BankKey) -> int | None:
+        """Return the bank's version, or None when Redis has no such bank.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        with while_running():
+            version = self._redis.hget(wire.keys(key)[0], "version")
+        return None if version is None else int(version)
+
+    def changes(self, key: BankKey, since: int | None) -> BankChanges:
+        """Return what brings a copy at version ``since`` up to date.
+
+        ``since`` is a version that this object returned lately. After any other, or when the log was trimmed or the
+        bank made anew since then, the answer is the whole bank.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+            BankMissingError: Redis has no such bank.
+        """
+        with while_running():
+            return self._reader.changes(key, since)
+
+    def add(self, key: BankKey, shape: BankShape, frame_id: str, features: NDArray[np.float16]) -> BankEdit:
+        """Add a normal's (P1, P2, P3) features under its frame id; a frame already there changes nothing.
+
+        Raises:
+            StoreUnavailableError: Redis is away; repeat the call, the frame will not be added twice.
+            BankMismatchError: the bank was made by another encoder or has another shape.
+            BankMissingError: Redis has no such bank.
+        """
+        data = to_bytes(features, shape)
+        checksum = hashlib.sha256(data).hexdigest()
+        for _ in range(MAX_ATTEMPTS):
+            version, slot = self._choose(key)
+            status, record = self._run_edit(key, shape, "add", frame_id, version, slot, data, checksum)
+            if status != "conflict":
+                found = wire.parse_record(record)
+                return BankEdit(found.version, found.slot, added=status == "added", evicted_frame=found.evicted_frame)
+        msg = f"bank {wire.tag(key)} is edited by too many at once"
+        raise StoreUnavailableError(msg)
+
+    def remove(self, key: BankKey, shape: BankShape, frame_id: str) -> int:
+        """Empty the slot of a frame that was added; return the bank's version, in which the frame is not.
+
+        Raises:
+            StoreUnavailableError: Redis is away; repeat the call.
+            BankMismatchError: the bank was made by another encoder or has another shape.
+            BankMissingError: Redis has no such bank.
+        """
+        _, version = self._run_edit(key, shape, "remove", frame_id)
+        return int(version)
+
+    def _choose(self, key: BankKey) -> tuple[int, int]:
+        """Return the bank's version and the slot that its next normal goes to."""
+        meta, _, _, frames, _ = wire.keys(key)
+        with while_running(), self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hmget(meta, "version", "pinned", "capacity")
+            pipeline.hgetall(frames)
+            (version, pinned, capacity), records = pipeline.execute()
+        if version is None:
+            raise wire.missing(key)
+        learned = {frame.decode(): wire.parse_record(record) for frame, record in records.items()}
+        return int(version), choose_slot(learned, int(pinned), int(capacity))
+
+    def _run_edit(
+        self, key: BankKey, shape: BankShape, operation: str, frame_id: str, *rest: str | int | bytes
+    ) -> tuple[str, bytes]:
+        arguments = [operation, wire.fingerprint(shape), self._settings.log_length, frame_id, *rest]
+        with while_running():
+            status, answer = self._edit(keys=wire.keys(key), args=arguments)
+        if status == b"missing":
+            raise wire.missing(key)
+        if status == b"mismatch":
+            msg = (
+                f"bank {wire.prefix(key)}meta in Redis is of encoder, shape and slots {answer.decode()}, "
+                f"this model of {wire.fingerprint(shape)}. {wire.REMEDY}"
+            )
+            raise BankMismatchError(msg)
+        return status.decode(), answer
+
+    def _existing_version(self, key: BankKey, wanted: dict[str, str]) -> int | None:
+        found = {name.decode(): value.decode() for name, value in self._redis.hgetall(wire.keys(key)[0]).items()}
+        if not found:
+            return None
+        wire.require_same(key, found, wanted)
+        return int(found["version"])
+
+    def _stage(self, key: BankKey, slots: dict[int, bytes]) -> str:
+        """Write the slots beside the bank, in chunks; return their key."""
+        staged = f"{wire.prefix(key)}staged:{secrets.token_hex(8)}"
+        order = sorted(slots)
+        size = max(1, self._chunk_bytes // len(slots[order[0]]))
+        for first in range(0, len(order), size):
+            with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.hset(staged, mapping={slot: slots[slot] for slot in order[first : first + size]})
+                # What a killed program staged goes away by itself.
+                pipeline.expire(staged, STAGED_FOR_S)
+                pipeline.execute()
+        return staged
