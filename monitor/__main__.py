@@ -58,8 +58,8 @@ def run(context: typer.Context) -> None:
 
     Any number of these may run; they share the cameras between them.
     """
-    from monitor import wiring  # noqa: PLC0415
-    from monitor.worker import run_worker  # noqa: PLC0415
+    from monitor import wiring
+    from monitor.worker import run_worker
 
     settings: Settings = context.obj
     inspector = wiring.load_inspector(settings.model)
@@ -70,8 +70,8 @@ def run(context: typer.Context) -> None:
 @app.command()
 def learn(context: typer.Context) -> None:
     """Teach the memory bank what people confirm as normal, until told to stop."""
-    from monitor import wiring  # noqa: PLC0415
-    from monitor.worker import stopping_on_signals  # noqa: PLC0415
+    from monitor import wiring
+    from monitor.worker import stopping_on_signals
 
     settings: Settings = context.obj
     inspector = wiring.load_inspector(settings.model)
@@ -83,7 +83,9 @@ def learn(context: typer.Context) -> None:
 @app.command()
 def camera(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="A folder of images, a video file, a device number, or any OpenCV URL.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder of images, a video file, a device number, or any OpenCV URL.")
+    ],
     camera_id: Annotated[str, typer.Option("--camera", help="The camera's name: letters, digits and . _ : -")],
     rate: Annotated[
         float | None, typer.Option(min=0.001, max=10_000, help="Frames a second; default: as the source gives them.")
@@ -99,7 +101,7 @@ def camera(
 
       paedid-monitor camera rtsp://10.0.0.7/stream --camera line-1 --rate 5
     """
-    from monitor.camera_command import run as run_agent  # noqa: PLC0415
+    from monitor.camera_command import run as run_agent
 
     run_agent(context.obj, source, camera_id, rate=rate, limit=limit, loop=loop, encoding=encoding.value)
 
@@ -107,8 +109,8 @@ def camera(
 @app.command()
 def migrate(context: typer.Context) -> None:
     """Bring the database's tables up to date. Harmless where they are."""
-    from monitor.adapters import migrations  # noqa: PLC0415
-    from monitor.adapters.database import connect  # noqa: PLC0415
+    from monitor.adapters import migrations
+    from monitor.adapters.database import connect
 
     settings: Settings = context.obj
     connect(settings.database).dispose()

@@ -60,7 +60,9 @@ def list_flagged(
 def show(
     context: typer.Context,
     frame: Annotated[str, typer.Argument(help="A frame's id, or a beginning of it that only one frame has.")],
-    save: Annotated[Path | None, typer.Option(help="Write the frame, its mask and an overlay into this folder.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the frame, its mask and an overlay into this folder.")
+    ] = None,
 ) -> None:
     """Tell everything that is known about a frame."""
     with _desk(context.obj) as desk:
@@ -74,7 +76,7 @@ def show(
             f"residual {region.mean_residual:.1f} (max {region.max_residual:.1f}) times the normal spread"
         )
     if save is not None:
-        from monitor.review_pictures import save_pictures  # noqa: PLC0415
+        from monitor.review_pictures import save_pictures
 
         for path in save_pictures(context.obj, details, save):
             console.print(f"wrote {path}")
@@ -100,14 +102,16 @@ def confirm(
         typer.echo(f"{review.frame_id} is recorded as {review.verdict}; the learner has not dealt with it yet.")
         return
     version = f" (bank version {review.bank_version})" if review.bank_version is not None else ""
-    typer.echo(f"{review.frame_id}: {review.verdict}, {review.outcome}{version}. {review.outcome_detail or ''}".rstrip())
+    typer.echo(
+        f"{review.frame_id}: {review.verdict}, {review.outcome}{version}. {review.outcome_detail or ''}".rstrip()
+    )
 
 
 @contextmanager
 def _desk(settings: Settings) -> Iterator[ReviewDesk]:
-    from monitor.adapters.review_desk import ReviewDesk  # noqa: PLC0415
-    from monitor.database_access import open_database  # noqa: PLC0415
-    from monitor.errors import StoreUnavailableError  # noqa: PLC0415
+    from monitor.adapters.review_desk import ReviewDesk
+    from monitor.database_access import open_database
+    from monitor.errors import StoreUnavailableError
 
     with open_database(settings) as engine:
         try:
@@ -132,7 +136,10 @@ def _facts(details: FrameDetails) -> Iterator[tuple[str, str]]:
     yield "camera", frame.camera
     yield "part", f"{frame.part_serial or '-'}, lot {frame.lot or '-'}"
     yield "captured", f"{frame.captured_at.astimezone():%Y-%m-%d %H:%M:%S.%f %Z}"
-    yield "inspected", f"{details.latency_ms:.0f} ms later, model {details.model_id}, bank version {details.bank_version}"
+    yield (
+        "inspected",
+        f"{details.latency_ms:.0f} ms later, model {details.model_id}, bank version {details.bank_version}",
+    )
     yield "verdict", frame.verdict.value + (f" ({frame.reason})" if frame.reason else "")
     if frame.score is not None:
         yield "score", f"{frame.score:.2f}, flagged above {frame.threshold:.2f}"
@@ -142,5 +149,3 @@ def _facts(details: FrameDetails) -> Iterator[tuple[str, str]]:
     if frame.review is not None:
         review = frame.review
         yield "review", f"{review.verdict.value} by {review.reviewer}: {review.outcome}. {review.outcome_detail or ''}"
-
-

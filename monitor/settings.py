@@ -18,7 +18,6 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from schemas.errors import ConfigurationError
-from schemas.messages import Identifier
 
 PREFIX = "PAEDID_"
 CONFIG_VARIABLE = "PAEDID_CONFIG"

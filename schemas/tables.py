@@ -1,4 +1,4 @@
-"""The SQL tables. SQL is the truth about every frame, review and bank entry; migrations live in ``deploy/migrations``."""
+"""The SQL tables: the truth about every frame, review and bank entry. Migrations live in ``deploy/migrations``."""
 
 from __future__ import annotations
 

@@ -66,10 +66,10 @@ def train(
 
     Example: paedid-trainer train images/normal --out bundle
     """
-    from trainer.build import BuildSettings, build  # noqa: PLC0415 - torch takes seconds to import, --help should not
-    from trainer.calibrate import CalibrationSettings  # noqa: PLC0415
-    from trainer.progress import ProgressReporter  # noqa: PLC0415
-    from trainer.training import TrainingSettings  # noqa: PLC0415
+    from trainer.build import BuildSettings, build
+    from trainer.calibrate import CalibrationSettings
+    from trainer.progress import ProgressReporter
+    from trainer.training import TrainingSettings
 
     settings = BuildSettings(
         size=size,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -95,7 +96,7 @@ def load_dataset(data: Path, size: str = "auto", colour: str = "auto", progress:
         if progress:
             progress(done, len(paths))
     sizes = {image.shape[:2] for image in decoded}
-    height, width = parse_size(size, sorted(sizes)[0] if len(sizes) == 1 else None)
+    height, width = parse_size(size, next(iter(sizes)) if len(sizes) == 1 else None)
     spec = InputSpec(
         height=height,
         width=width,
@@ -139,7 +140,7 @@ def _decode(path: Path, content: bytes) -> NDArray[np.uint8]:
     return np.asarray(image, dtype=np.uint8)
 
 
-def _channels(colour: str, images: Sequence[NDArray[np.uint8]]) -> int:
+def _channels(colour: str, images: Sequence[NDArray[np.uint8]]) -> Literal[1, 3]:
     if colour in {"grey", "colour"}:
         return 1 if colour == "grey" else 3
     if colour != "auto":

@@ -24,13 +24,18 @@ def find_flips(train: Images, validation: Images) -> Flips:
     """
     known, queries = _thumbnails(train), _thumbnails(validation)
     plain = _nearest(queries, known)
-    kept = [axes for axes in CANDIDATES if _nearest(np.flip(queries, [a + 1 for a in axes]), known) <= TOLERANCE * plain]
+    kept = [axes for axes in CANDIDATES if _nearest(_flip(queries, axes), known) <= TOLERANCE * plain]
     return ((), *kept)
 
 
 def flipped(images: Images, flips: Flips) -> Images:
     """Return (F·N, C, H, W): every image under every mirroring."""
-    return np.ascontiguousarray(np.concatenate([np.flip(images, [a + 1 for a in axes]) for axes in flips]))
+    return np.ascontiguousarray(np.concatenate([_flip(images, axes) for axes in flips]))
+
+
+def _flip(images: Images, axes: tuple[int, ...]) -> Images:
+    """Return images (N, C, H, W) mirrored along axes of (C, H, W)."""
+    return np.flip(images, tuple(axis + 1 for axis in axes))
 
 
 def _thumbnails(images: Images) -> Images:

@@ -70,7 +70,8 @@ def _blob(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
     radius = rng.uniform(0.015, 0.12) * min(height, width)
     centre = rng.uniform(0, (width, height))
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    wobble = 1 + sum(rng.normal(0, 0.18 / k) * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in (1, 2, 3, 4))
+    waves = [rng.normal(0, 0.18 / k) * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in (1, 2, 3, 4)]
+    wobble = 1 + np.sum(waves, axis=0)
     outline = centre + radius * wobble[:, None] * np.stack([np.cos(angles), rng.uniform(0.4, 1) * np.sin(angles)], 1)
     opacity = np.zeros((height, width), np.float32)
     cv2.fillPoly(opacity, [_fixed(outline)], 1.0, lineType=cv2.LINE_AA, shift=4)
@@ -115,7 +116,7 @@ def _shade(image: Image, rng: np.random.Generator) -> Image:
     shift = contrast * tint
     # Darkening scales, as a shadow or a crack does; brightening moves towards white.
     shaded = np.where(shift < 0, image * (1 + shift) + 0.15 * shift, image + shift * (1.15 - image))
-    return np.clip(shaded, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(shaded, 0, 1), dtype=np.float32)
 
 
 def _walk(

@@ -50,7 +50,8 @@ def _load_autoencoder(path: Path, manifest: Manifest) -> PatchAutoencoder:
         raise BundleError(msg) from error
     found = encoder_hash(autoencoder)
     if found != manifest.encoder_hash:
-        msg = f"{path}: its encoder's hash is {found[:12]}..., the manifest says {manifest.encoder_hash[:12]}.... {REMEDY}"
+        said = manifest.encoder_hash
+        msg = f"{path}: its encoder's hash is {found[:12]}..., the manifest says {said[:12]}.... {REMEDY}"
         raise BundleError(msg)
     return autoencoder.eval().requires_grad_(requires_grad=False)
 
@@ -73,7 +74,7 @@ def _load_seed(path: Path, manifest: Manifest) -> NDArray[np.float16]:
     return np.asarray(features, dtype=np.float16)
 
 
-def _load_array(path: Path, name: str) -> NDArray[np.generic]:
+def _load_array(path: Path, name: str) -> NDArray[np.floating]:
     try:
         return np.asarray(load_arrays(path)[name])
     except (SafetensorError, KeyError) as error:

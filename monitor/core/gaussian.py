@@ -66,13 +66,15 @@ def _blur_plane(plane: NDArray[np.float32], out: NDArray[np.float32]) -> None:
 def _blur_adjoint_plane(plane: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """Spread each window over its pixels; what falls outside the image is folded back where it was reflected from."""
     zero_padded = cv2.copyMakeBorder(plane, RADIUS, RADIUS, RADIUS, RADIUS, cv2.BORDER_CONSTANT, value=0.0)
-    spread = cv2.sepFilter2D(zero_padded, -1, kernel(), kernel(), borderType=cv2.BORDER_CONSTANT)
+    spread: NDArray[np.float32] = np.asarray(
+        cv2.sepFilter2D(zero_padded, -1, kernel(), kernel(), borderType=cv2.BORDER_CONSTANT)
+    )
     last = RADIUS + plane.shape[0] - 1
     spread[RADIUS + 1 : 2 * RADIUS + 1] += spread[RADIUS - 1 :: -1]
-    spread[last - RADIUS : last] += spread[: last : -1]
+    spread[last - RADIUS : last] += spread[:last:-1]
     last = RADIUS + plane.shape[1] - 1
     spread[:, RADIUS + 1 : 2 * RADIUS + 1] += spread[:, RADIUS - 1 :: -1]
-    spread[:, last - RADIUS : last] += spread[:, : last : -1]
+    spread[:, last - RADIUS : last] += spread[:, :last:-1]
     out[...] = spread[RADIUS:-RADIUS, RADIUS:-RADIUS]
 
 

@@ -107,9 +107,7 @@ class Inspector:
         anomaly = anomaly_map(steps, self._normality, calibration)
         scores = image_score(anomaly, calibration.score_pixels).cpu().numpy()
         maps = [tensor.cpu().numpy() for tensor in (anomaly, steps.prior, steps.background, steps.residual)]
-        return [
-            self._conclude(float(score), *planes) for score, *planes in zip(scores, *maps, strict=True)
-        ]
+        return [self._conclude(float(score), *planes) for score, *planes in zip(scores, *maps, strict=True)]
 
     def _conclude(
         self,

@@ -25,7 +25,7 @@ class Region:
 
 
 def threshold(anomaly: NDArray[np.float32], level: float, min_area: int) -> NDArray[np.bool_]:
-    """Return the mask (H, W) of an anomaly map: above ``level``, in 8-connected regions of ``min_area`` pixels or more."""
+    """Return the mask (H, W) of an anomaly map: above ``level``, in regions of ``min_area`` pixels or more."""
     above = anomaly > level
     if min_area <= 1 or not above.any():
         return above
