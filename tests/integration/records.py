@@ -1,0 +1,53 @@
+"""Records for the tests of the stores."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from monitor.ports import DeadLetter, InspectionRecord, LogPosition, RawRecord
+from schemas.errors import Reason
+from schemas.messages import FrameEvent, RegionMessage, Verdict
+
+CAPTURED = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
+REGION = RegionMessage(
+    x=1, y=2, width=3, height=4, area=10.5, centroid_x=2.5, centroid_y=3.5, mean_residual=1.5, max_residual=2.5
+)
+
+
+def position(offset: int, partition: int = 0, topic_id: str = "topic-1") -> LogPosition:
+    return LogPosition("frames", topic_id, partition, offset)
+
+
+def inspection(
+    frame_id: str,
+    offset: int,
+    *,
+    camera: str = "cam1",
+    verdict: Verdict = Verdict.DEFECT,
+    image_sha256: str | None = None,
+    topic_id: str = "topic-1",
+    bank_version: int = 7,
+) -> InspectionRecord:
+    return InspectionRecord(
+        position=position(offset, topic_id=topic_id),
+        frame=FrameEvent(
+            frame_id=frame_id, camera=camera, captured_at=CAPTURED, part_serial="Teil-Ä1", lot="L1", deadline_ms=500
+        ),
+        verdict=verdict,
+        model_id="model-1",
+        inspected_at=CAPTURED + timedelta(milliseconds=41.5),
+        score=0.75,
+        threshold=0.5,
+        defect_area=0.25,
+        mask_png=b"\x89PNG mask",
+        regions=(REGION, REGION.model_copy(update={"x": 9})) if verdict is Verdict.DEFECT else (),
+        bank_version=bank_version,
+        image_sha256=image_sha256,
+    )
+
+
+def dead_letter(
+    offset: int, *, key: bytes | None = b"cam1", frame_id: bytes = b"dead", detail: str = "x"
+) -> DeadLetter:
+    record = RawRecord(position(offset), key, (("ce_id", frame_id),), b"bytes")
+    return DeadLetter(record, Reason.NOT_AN_IMAGE, detail)

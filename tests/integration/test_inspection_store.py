@@ -1,0 +1,87 @@
+"""What an inspection store promises, kept by the in-memory twin, by SQLite and by PostgreSQL alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine
+
+from monitor.adapters import migrations
+from monitor.adapters.database import connect
+from monitor.adapters.inspections import SqlInspectionStore
+from monitor.adapters.memory import MemoryInspectionStore
+from monitor.ports import BatchOutcome, InspectionStore, Recorded
+from monitor.settings import DatabaseSettings
+from schemas.messages import InspectionEvent, Verdict
+from tests.integration.records import REGION, dead_letter, inspection
+
+
+class Contract:
+    def test_a_batch_is_stored_with_an_event_for_each_frame(self, store: InspectionStore) -> None:
+        outcome = BatchOutcome((inspection("f1", 1), inspection("f2", 2, verdict=Verdict.NORMAL)), (dead_letter(3),))
+        assert store.record(outcome) == Recorded(inspections=2, dead_letters=1, repeats=0)
+        messages = store.unpublished(10)
+        assert [(message.topic, message.key) for message in messages] == [("inspections", "cam1")] * 2
+        events = [InspectionEvent.model_validate_json(message.payload) for message in messages]
+        assert [event.frame_id for event in events] == ["f1", "f2"]
+        assert (events[0].verdict, events[0].score, events[0].bank_version) == (Verdict.DEFECT, 0.75, 7)
+        assert events[0].regions[0] == REGION
+        assert len(events[0].regions) == 2
+        assert dict(messages[0].headers)["ce_id"] == events[0].dedupe_id
+
+    def test_an_empty_batch_is_stored(self, store: InspectionStore) -> None:
+        assert store.record(BatchOutcome()) == Recorded(0, 0, 0)
+
+    def test_a_redelivered_batch_is_left_as_it_is(self, store: InspectionStore) -> None:
+        outcome = BatchOutcome((inspection("f1", 1), inspection("f2", 2)), (dead_letter(3),))
+        store.record(outcome)
+        assert store.record(outcome) == Recorded(inspections=0, dead_letters=0, repeats=3)
+        more = BatchOutcome((inspection("f2", 2), inspection("f3", 4)), (dead_letter(3), dead_letter(5)))
+        assert store.record(more) == Recorded(inspections=1, dead_letters=1, repeats=2)
+        assert len(store.unpublished(10)) == 3
+
+    def test_a_frame_sent_twice_is_stored_once(self, store: InspectionStore) -> None:
+        twice = BatchOutcome((inspection("f1", 1), inspection("f1", 2)))
+        assert store.record(twice) == Recorded(inspections=1, dead_letters=0, repeats=1)
+        assert store.record(BatchOutcome((inspection("f1", 3),))).repeats == 1
+        assert len(store.unpublished(10)) == 1
+
+    def test_a_place_in_the_log_is_settled_once(self, store: InspectionStore) -> None:
+        first = BatchOutcome((inspection("f1", 1), inspection("f2", 1)), (dead_letter(1), dead_letter(2)))
+        assert store.record(first) == Recorded(inspections=1, dead_letters=1, repeats=2)
+        # Settings changed: what was a dead letter would now be inspected, and the other way round.
+        again = BatchOutcome((inspection("f3", 2),), (dead_letter(1),))
+        assert store.record(again) == Recorded(inspections=0, dead_letters=0, repeats=2)
+
+    def test_a_recreated_topic_starts_at_offset_zero_again(self, store: InspectionStore) -> None:
+        store.record(BatchOutcome((inspection("f1", 0),)))
+        assert store.record(BatchOutcome((inspection("f2", 0, topic_id="topic-2"),))).inspections == 1
+
+    def test_published_events_leave_the_outbox_oldest_first(self, store: InspectionStore) -> None:
+        store.record(BatchOutcome(tuple(inspection(f"f{n}", n) for n in range(5))))
+        oldest = store.unpublished(2)
+        store.mark_published([message.id for message in oldest])
+        store.mark_published([])
+        left = store.unpublished(10)
+        assert [InspectionEvent.model_validate_json(message.payload).frame_id for message in left] == ["f2", "f3", "f4"]
+
+
+class TestMemory(Contract):
+    @pytest.fixture
+    def store(self) -> InspectionStore:
+        return MemoryInspectionStore("inspections")
+
+
+class TestSql(Contract):
+    @pytest.fixture
+    def engine(self, database_url: str) -> Iterator[Engine]:
+        migrations.upgrade(database_url)
+        engine = connect(DatabaseSettings(url=SecretStr(database_url)))
+        yield engine
+        engine.dispose()
+
+    @pytest.fixture
+    def store(self, engine: Engine) -> InspectionStore:
+        return SqlInspectionStore(engine, "inspections")
