@@ -1,0 +1,161 @@
+"""From decoded frames to what the database is told: deadlines, banks, verdicts, and failures that stay small."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+import cv2
+import numpy as np
+import structlog
+import torch
+from numpy.typing import NDArray
+
+from monitor.bank_follower import BankFollower
+from monitor.core.inspector import Inspection, Inspector
+from monitor.core.memory_bank import MemoryBank
+from monitor.core.regions import Region
+from monitor.intake import DecodedFrame, FailedFrame
+from monitor.ports import Clock, InspectionRecord, LogPosition
+from schemas.messages import RegionMessage, Verdict
+
+log = structlog.get_logger()
+
+# Why a frame was stored as uninspected. Stable: dashboards and the review page select on them.
+PAST_DEADLINE: Final = "deadline"
+INSPECTION_FAILED: Final = "inspection_failed"
+
+
+class BatchInspector:
+    """Gives every frame of a batch a record: a verdict, or the reason why there is none. Used by one thread.
+
+    Args:
+        inspector: the model on its device.
+        banks: the cameras' memory banks.
+        clock: for deadlines and the time of inspection.
+    """
+
+    def __init__(self, inspector: Inspector, banks: BankFollower, clock: Clock) -> None:
+        self._inspector = inspector
+        self._banks = banks
+        self._clock = clock
+        # Found out the hard way: halved whenever the device's memory did not hold that many frames.
+        self._most_at_once = sys.maxsize
+
+    def inspect(self, frames: Sequence[DecodedFrame | FailedFrame]) -> list[InspectionRecord]:
+        """Return one record per frame, in order. Frames of several cameras are each held against their camera's bank.
+
+        Raises:
+            BankMismatchError: the online bank does not fit the model.
+        """
+        now = self._clock.now()
+        records: dict[LogPosition, InspectionRecord] = {}
+        of_camera: dict[str, list[DecodedFrame]] = defaultdict(list)
+        for frame in frames:
+            if isinstance(frame, FailedFrame):
+                records[frame.position] = self._uninspected(frame, INSPECTION_FAILED)
+            elif frame.is_past_deadline(now):
+                records[frame.position] = self._uninspected(frame, PAST_DEADLINE)
+            else:
+                of_camera[frame.event.camera].append(frame)
+        for camera, group in of_camera.items():
+            bank = self._banks.current(camera)
+            for frame, inspection in zip(group, self._attempt(group, bank), strict=True):
+                records[frame.position] = self._conclude(frame, inspection, bank)
+        return [records[frame.position] for frame in frames]
+
+    def _uninspected(self, frame: DecodedFrame | FailedFrame, reason: str) -> InspectionRecord:
+        """Return the record of a frame without a verdict: it fails safe, for it is never 'normal'."""
+        return InspectionRecord(
+            position=frame.position,
+            frame=frame.event,
+            verdict=Verdict.UNINSPECTED,
+            model_id=self._inspector.manifest.model_id,
+            inspected_at=self._clock.now(),
+            reason=reason,
+        )
+
+    def _attempt(self, frames: Sequence[DecodedFrame], bank: MemoryBank) -> list[Inspection | None]:
+        """Inspect frames of one camera; None for a frame whose inspection fails even by itself."""
+        if len(frames) > self._most_at_once:
+            return self._attempt_parts(frames, self._most_at_once, bank)
+        try:
+            batch = np.stack([frame.pixels for frame in frames])  # (B, C, H, W)
+            return list(self._inspector.inspect(batch, bank))
+        except torch.cuda.OutOfMemoryError:
+            part = self._halve(len(frames))
+        except Exception:
+            part = 1
+            if len(frames) == 1:
+                event = frames[0].event
+                log.exception("Inspection failed; storing as uninspected", frame=event.frame_id, camera=event.camera)
+            else:
+                log.warning("Inspecting a batch failed; trying its frames one by one", frames=len(frames))
+        # Not within the except clauses: there, the failed attempt's tensors would still be held.
+        if len(frames) == 1:
+            return [None]
+        return self._attempt_parts(frames, part, bank)
+
+    def _attempt_parts(self, frames: Sequence[DecodedFrame], size: int, bank: MemoryBank) -> list[Inspection | None]:
+        parts = (frames[start : start + size] for start in range(0, len(frames), size))
+        return [inspection for part in parts for inspection in self._attempt(part, bank)]
+
+    def _halve(self, frames: int) -> int:
+        self._most_at_once = max(1, frames // 2)
+        if frames == 1:
+            log.error("The device's memory does not hold a single frame; storing it as uninspected")
+        else:
+            log.warning(
+                "The device's memory does not hold %d frames; inspecting %d at a time", frames, self._most_at_once
+            )
+        torch.cuda.empty_cache()
+        return self._most_at_once
+
+    def _conclude(self, frame: DecodedFrame, inspection: Inspection | None, bank: MemoryBank) -> InspectionRecord:
+        # A score that is not a number compares as 'not above the threshold': it must not pass for normal.
+        if inspection is None or not math.isfinite(inspection.score):
+            return self._uninspected(frame, INSPECTION_FAILED)
+        manifest = self._inspector.manifest
+        size = frame.height, frame.width
+        return InspectionRecord(
+            position=frame.position,
+            frame=frame.event,
+            verdict=Verdict.DEFECT if inspection.flagged else Verdict.NORMAL,
+            model_id=manifest.model_id,
+            inspected_at=self._clock.now(),
+            score=inspection.score,
+            threshold=manifest.calibration.verdict.threshold,
+            defect_area=float(inspection.mask.mean()),
+            mask_png=encode_mask(inspection.mask),
+            regions=tuple(to_camera_pixels(region, inspection.mask.shape, size) for region in inspection.regions),
+            bank_version=bank.version,
+        )
+
+
+def encode_mask(mask: NDArray[np.bool_]) -> bytes:
+    """Return a mask (H, W) as a PNG of 0 and 255."""
+    _, png = cv2.imencode(".png", mask.astype(np.uint8) * 255)
+    return png.tobytes()
+
+
+def to_camera_pixels(region: Region, mask: tuple[int, ...], frame: tuple[int, int]) -> RegionMessage:
+    """Scale a region from the mask's (H, W) to the frame's (height, width).
+
+    Boxes grow to whole pixels, so that they still hold the region; centres of pixels map to centres.
+    """
+    down, across = frame[0] / mask[0], frame[1] / mask[1]
+    left, top = math.floor(region.x * across), math.floor(region.y * down)
+    return RegionMessage(
+        x=left,
+        y=top,
+        width=math.ceil((region.x + region.width) * across) - left,
+        height=math.ceil((region.y + region.height) * down) - top,
+        area=region.area * across * down,
+        centroid_x=(region.centroid_x + 0.5) * across - 0.5,
+        centroid_y=(region.centroid_y + 0.5) * down - 0.5,
+        mean_residual=region.mean_residual,
+        max_residual=region.max_residual,
+    )
