@@ -1,0 +1,171 @@
+"""The worker: signals, the outbox relay, metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import pytest
+from structlog.testing import capture_logs
+
+from monitor.adapters.memory import MemoryImageStore, MemoryPublisher
+from monitor.ports import BatchOutcome, InspectionRecord, LogPosition, OutboxMessage
+from monitor.publishing import OutboxRelay
+from monitor.settings import MetricsSettings
+from monitor.worker import WorkerPorts, run_worker, serving_metrics
+from schemas.errors import ConfigurationError
+from schemas.messages import FrameEvent, Verdict
+from tests.unit.pipeline_fakes import AWAY, NORMAL, Banks, Line, Store, ToyInspector, make_settings, png
+
+
+class Results(MemoryPublisher):
+    """Keeps events; refuses while ``refusals`` last."""
+
+    def __init__(self, refusals: int = 0) -> None:
+        super().__init__()
+        self.refusals = refusals
+
+    def events(self, messages: Sequence[OutboxMessage]) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise AWAY
+        super().events(messages)
+
+    @property
+    def names(self) -> list[str]:
+        return [json.loads(message.payload)["frame_id"] for message in self.sent_events]
+
+
+def store_of(frames: int) -> Store:
+    store = Store()
+    now = datetime.now(UTC)
+    for number in range(frames):
+        frame = FrameEvent(frame_id=f"f{number}", camera="cam", captured_at=now)
+        position = LogPosition("frames", "t1", 0, number)
+        store.record(BatchOutcome((InspectionRecord(position, frame, Verdict.NORMAL, "toy-1", now),)))
+    return store
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_signal_lets_the_worker_finish_and_gives_the_signals_back() -> None:
+    store, results = Store(), Results()
+    line = Line(store)
+    for number in range(7):
+        line.send(f"f{number}", png(NORMAL))
+    poll = line.poll
+
+    def poll_with_signal(timeout: float, max_records: int) -> object:
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # a second one would end the tests
+            os.kill(os.getpid(), signal.SIGTERM)
+        return poll(timeout, max_records)
+
+    line.poll = poll_with_signal
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    ports = WorkerPorts(line, MemoryPublisher(), results, store, MemoryImageStore(), Banks())
+    run_worker(make_settings(max_frames=4), ToyInspector(), ports)
+    assert line.committed["cam"] == 7
+    assert results.names == [f"f{number}" for number in range(7)]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    program = """
+import threading, time
+from monitor.worker import stopping_on_signals
+stop = threading.Event()
+with stopping_on_signals(stop):
+    print("ready", flush=True)
+    while not stop.is_set():
+        time.sleep(0.01)
+    print("stopping", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "stopping\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == -signal.SIGINT
+
+
+def test_a_result_is_published_as_soon_as_it_is_stored() -> None:
+    store, results, stop = Store(), Results(), threading.Event()
+    line = Line(store)
+    line.stop = threading.Event()  # the test stops it
+    ports = WorkerPorts(line, MemoryPublisher(), results, store, MemoryImageStore(), Banks())
+    worker = threading.Thread(target=run_worker, args=(make_settings(), ToyInspector(), ports), kwargs={"stop": stop})
+    worker.start()
+    time.sleep(0.2)
+    started = time.monotonic()
+    line.send("f", png(NORMAL))
+    wait_until(lambda: bool(results.sent_events))
+    assert time.monotonic() - started < 0.5  # well before the relay would look by itself
+    stop.set()
+    worker.join(5)
+    assert not worker.is_alive()
+
+
+def test_the_outbox_waits_out_an_outage_and_says_so_once() -> None:
+    store, results = store_of(3), Results(refusals=3)
+    relay = OutboxRelay(store, results)
+    with capture_logs() as logs:
+        relay.start()
+        wait_until(lambda: not store.unpublished(1))
+        relay.stop()
+    assert results.names == ["f0", "f1", "f2"]
+    assert [entry["event"] for entry in logs] == [
+        "Results cannot be published; they wait in the database",
+        "Results are being published again",
+    ]
+
+
+def test_nothing_is_marked_as_published_before_kafka_has_it() -> None:
+    store = store_of(1)
+    with pytest.raises(type(AWAY)):
+        OutboxRelay(store, Results(refusals=1)).publish_all()
+    assert len(store.unpublished(10)) == 1
+
+
+def test_a_long_outbox_is_published_whole_and_in_order() -> None:
+    store, results = store_of(1201), Results()
+    OutboxRelay(store, results).publish_all()
+    assert results.names == [f"f{number}" for number in range(1201)]
+
+
+def test_metrics_are_served_while_the_worker_runs() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with serving_metrics(MetricsSettings(port=port)):
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+    assert "paedid_frames_total" in text
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5)
+
+
+def test_a_metrics_port_in_use_is_the_operators_error() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(ConfigurationError, match=f"metrics.port = {port}"),
+            serving_metrics(MetricsSettings(port=port)),
+        ):
+            pass
