@@ -2,6 +2,7 @@
 
 from monitor.adapters.kafka.connection import ensure_topics
 from monitor.adapters.kafka.publisher import KafkaPublisher
+from monitor.adapters.kafka.sender import FrameSender
 from monitor.adapters.kafka.source import KafkaSource
 
-__all__ = ["KafkaPublisher", "KafkaSource", "ensure_topics"]
+__all__ = ["FrameSender", "KafkaPublisher", "KafkaSource", "ensure_topics"]

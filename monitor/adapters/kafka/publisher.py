@@ -18,7 +18,7 @@ from monitor.ports import DeadLetter, OutboxMessage
 from monitor.settings import KafkaSettings
 from schemas.errors import ServiceUnavailableError
 
-_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 log = structlog.get_logger()
 
@@ -116,12 +116,12 @@ class KafkaPublisher:
         for message in messages:
             try:
                 sent.append((message, send(producer, message)))
-            except _TOO_LARGE:
+            except TOO_LARGE:
                 refused.append(message)
         for message, future in sent:
             try:
                 future.get(timeout=max(0.001, deadline - monotonic()))
-            except _TOO_LARGE:
+            except TOO_LARGE:
                 refused.append(message)
         return refused
 
