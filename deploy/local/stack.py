@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,11 @@ import yaml
 from deploy.local.programs import Program
 from deploy.local.servers import TansuBroker, ValkeyServer
 from monitor.settings import Settings, load_settings
+from schemas.errors import OperatorError
+
+# What the programs log once they can work.
+WORKER_READY = b'"partitions assigned"'
+LEARNER_READY = b'"Learning"'
 
 
 class Stack:
@@ -46,6 +52,21 @@ class Stack:
         self.worker.check()
         self.learner.check()
 
+    def wait_until_ready(self, timeout: float = 90.0) -> None:
+        """Wait until the worker has its partitions and the learner listens.
+
+        Raises:
+            OperatorError: one of them ended, or did not get so far in time.
+        """
+        deadline = time.monotonic() + timeout
+        for program, sign in ((self.worker, WORKER_READY), (self.learner, LEARNER_READY)):
+            while sign not in program.log_file.read_bytes():
+                self.check()
+                if time.monotonic() > deadline:
+                    msg = f"the {program.name} was not ready within {timeout:.0f} s; see {program.log_file}"
+                    raise OperatorError(msg)
+                time.sleep(0.1)
+
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
@@ -59,7 +80,9 @@ class Stack:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._running.close()
 
     def _write_settings(self) -> None:

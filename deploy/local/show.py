@@ -1,0 +1,98 @@
+"""The running demo: what is streamed is read back from the database, judged, shown, and taught from."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from deploy.local.feed import Feed
+from deploy.local.live import LiveView
+from deploy.local.operator import Operator
+from deploy.local.parts import DemoPart
+from deploy.local.scoreboard import Judged, Scoreboard
+from deploy.local.stack import Stack
+from schemas.errors import OperatorError
+
+TICK_S = 0.05
+STALLED_S = 60.0
+TEACHING_S = 120.0
+ORDINARY_AFTER_S = 20.0
+IDLE_RATE = 2.0  # parts a second once the story is told: the embedded broker keeps in memory all it was sent
+SAMPLES_OF_A_KIND = 3
+
+
+@dataclass
+class Show:
+    """One demo while it runs.
+
+    Attributes:
+        samples: some parts of each kind, for the contact sheet.
+    """
+
+    stack: Stack
+    board: Scoreboard
+    feed: Feed
+    operator: Operator
+    view: LiveView
+    samples: list[DemoPart] = field(default_factory=list)
+    _progress_at: float = field(default_factory=time.monotonic)
+
+    def measure(self, count: int) -> None:
+        """Watch until the first ``count`` parts are all accounted for."""
+        while self.board.settled + self.board.dead_lettered < count:
+            for judged in self._watch():
+                self._keep_sample(judged.part)
+        self.board.measuring = False
+
+    def teach(self) -> None:
+        """Let the operator confirm good parts that are falsely flagged, until the lessons have shown their effect."""
+        started = time.monotonic()
+        ordinary: Judged | None = None
+        while not self.operator.done and time.monotonic() - started < TEACHING_S:
+            for judged in self._watch():
+                self.operator.look_at(judged)
+                ordinary = judged if judged.part.good else ordinary
+            self.operator.tick()
+            # A line may flag no good part at all: then an ordinary one shows what a click does.
+            if not self.operator.lessons and ordinary and time.monotonic() - started > ORDINARY_AFTER_S:
+                self.operator.confirm(ordinary)
+
+    def linger(self) -> None:
+        """Let the line go on, slowly, until Ctrl-C."""
+        self.feed.rate = min(self.feed.rate or IDLE_RATE, IDLE_RATE)
+        while True:
+            self._watch()
+
+    def drain(self) -> None:
+        """Stop sending, and wait until everything sent is accounted for."""
+        self.feed.stop()
+        self._progress_at = time.monotonic()
+        while self.board.settled + self.board.dead_lettered < self.feed.count:
+            self._watch()
+
+    def _watch(self) -> list[Judged]:
+        """Read what was stored since the last look.
+
+        Raises:
+            OperatorError: a program ended, the camera cannot send, or nothing was stored for long.
+        """
+        time.sleep(TICK_S)
+        self.stack.check()
+        if self.feed.error is not None:
+            msg = f"the demo's camera could not send: {self.feed.error}"
+            raise OperatorError(msg)
+        found = list(self.board.read(self.feed.sent))
+        now = time.monotonic()
+        if found:
+            self._progress_at = now
+        elif now - self._progress_at > STALLED_S:
+            msg = f"nothing was stored for {STALLED_S:.0f} s; the logs in {self.stack.directory} may tell why"
+            raise OperatorError(msg)
+        for judged in found:
+            self.feed.done(judged.frame_id)
+        self.view.draw()
+        return found
+
+    def _keep_sample(self, part: DemoPart) -> None:
+        if sum(sample.defect == part.defect for sample in self.samples) < SAMPLES_OF_A_KIND:
+            self.samples.append(part)
