@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
 import threading
@@ -113,8 +114,9 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
         # The system's default, not a handler of ours: it also ends a process that hangs outside of Python.
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        # The main thread must never block in stop.wait(): this handler would interrupt it holding the event's lock.
-        stop.set()
+        # On a thread: this one may have been interrupted inside stop.wait(), holding the lock that stop.set() takes.
+        # A bare one: starting a threading.Thread takes locks of its own.
+        _thread.start_new_thread(stop.set, ())
 
     before = {each: signal.signal(each, on_signal) for each in SIGNALS}
     try:
