@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 # OpenMP threads that wait busily starve every other process on the machine; to be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import structlog
 import typer
 
 from monitor.logs import configure_logging
@@ -19,18 +19,13 @@ from monitor.review_commands import review_app
 from monitor.settings import Settings, load_settings
 from monitor.settings_help import explain_settings
 from schemas.commands import run_app
+from schemas.errors import OperatorError
 
 # What needs torch, Kafka or a database is imported by the command that needs it: the others, and --help, start at once.
 
+log = structlog.get_logger()
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(review_app, name="review")
-
-
-class Encoding(StrEnum):
-    """How frames of a video or a live camera are encoded; the images of a folder are sent as they are."""
-
-    PNG = "png"
-    JPEG = "jpeg"
 
 
 @app.callback()
@@ -77,7 +72,9 @@ def learn(context: typer.Context) -> None:
     inspector = wiring.load_inspector(settings.model)
     stop = threading.Event()
     with wiring.open_learner(settings, inspector) as learner, stopping_on_signals(stop):
+        log.info("Learning", model=inspector.manifest.model_id)
         learner.run(stop)
+        log.info("Stopped")
 
 
 @app.command()
@@ -92,7 +89,11 @@ def camera(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Start a folder or a video again at its end.")] = False,
-    encoding: Annotated[Encoding, typer.Option(help="For videos and live cameras.")] = Encoding.PNG,
+    encoding: Annotated[Literal["png", "jpeg"], typer.Option(help="For videos and live cameras.")] = "png",
+    lot: Annotated[str | None, typer.Option(help="The lot that all frames belong to.")] = None,
+    deadline_ms: Annotated[
+        int | None, typer.Option(min=1, help="Frames not inspected so long after capture are stored as uninspected.")
+    ] = None,
 ) -> None:
     """Send a camera's frames to Kafka, where the workers pick them up.
 
@@ -101,9 +102,24 @@ def camera(
 
       paedid-monitor camera rtsp://10.0.0.7/stream --camera line-1 --rate 5
     """
-    from monitor.camera_command import run as run_agent
+    from monitor.camera import run_camera
 
-    run_agent(context.obj, source, camera_id, rate=rate, limit=limit, loop=loop, encoding=encoding.value)
+    settings: Settings = context.obj
+    summary = run_camera(
+        source,
+        camera_id,
+        settings.kafka,
+        settings.limits,
+        rate=rate,
+        limit=limit,
+        loop=loop,
+        encoding=encoding,
+        lot=lot,
+        deadline_ms=deadline_ms,
+    )
+    if summary.unacknowledged:
+        msg = f"{summary.unacknowledged} frames were not sent: stopped while Kafka was away. Send them again."
+        raise OperatorError(msg)
 
 
 @app.command()

@@ -29,6 +29,13 @@ class _Copy:
     missing: bool = False
 
 
+def bank_shape(inspector: Inspector, online_slots: int) -> BankShape:
+    """Return what a bank of this model must fit: its pinned normals, and ``online_slots`` for confirmed ones."""
+    manifest = inspector.manifest
+    capacity = len(inspector.seed) + online_slots
+    return BankShape(manifest.encoder_hash, manifest.architecture.latent_shape, capacity)
+
+
 class BankFollower:
     """Owns the banks on the device, one per camera. Used by one thread, between batches.
 
@@ -75,7 +82,7 @@ class BankFollower:
         try:
             if not copy.followed:
                 # Whoever comes first makes the bank; from then on it is only followed, never made again.
-                self._store.open(copy.key, self._shape(), self._inspector.seed)
+                self._store.open(copy.key, bank_shape(self._inspector, self._online_slots), self._inspector.seed)
             changes = self._store.changes(copy.key, since=copy.bank.version if copy.followed else None)
         except BankMissingError:
             # Made anew from the bundle it would lack what people have taught; the learner rebuilds it from SQL.
@@ -113,11 +120,6 @@ class BankFollower:
             changed_slots=len(changes.slots),
             reloaded=changes.reload,
         )
-
-    def _shape(self) -> BankShape:
-        manifest = self._inspector.manifest
-        capacity = len(self._inspector.seed) + self._online_slots
-        return BankShape(manifest.encoder_hash, manifest.architecture.latent_shape, capacity)
 
     def _say_away(self, error: StoreUnavailableError) -> None:
         if self._away:

@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from monitor.adapters.artifacts import load_bundle
 from monitor.adapters.images import FsspecImageStore
 from monitor.adapters.inspections import SqlInspectionStore
 from monitor.adapters.kafka import KafkaPublisher, KafkaSource, ensure_topics
 from monitor.adapters.redis_bank import RedisBankStore
+from monitor.adapters.reviews import SqlReviewStore
+from monitor.bank_follower import bank_shape
+from monitor.clock import SystemClock
 from monitor.core.inspector import Inspector
 from monitor.database_access import open_database
+from monitor.decoding import decode_image
+from monitor.feedback import Learner
 from monitor.settings import ModelSettings, Settings
 from monitor.worker import WorkerPorts
 from schemas.errors import ConfigurationError
@@ -53,6 +60,33 @@ def open_banks(settings: Settings) -> Iterator[RedisBankStore]:
         yield banks
     finally:
         banks.close()
+
+
+@contextmanager
+def open_learner(settings: Settings, inspector: Inspector) -> Iterator[Learner]:
+    """Connect to everything the learner talks to.
+
+    Raises:
+        ServiceUnavailableError, ConfigurationError: with the first that cannot be reached.
+    """
+    architecture = inspector.manifest.architecture
+
+    def encode(content: bytes) -> NDArray[np.float16]:
+        image = decode_image(content, settings.limits, architecture.input.source_size, architecture.input.channels)
+        return inspector.encode(inspector.prepare(image)[None])[0]
+
+    with open_database(settings) as engine, open_banks(settings) as banks:
+        yield Learner(
+            reviews=SqlReviewStore(engine),
+            banks=banks,
+            images=FsspecImageStore(settings.images.url),
+            encode=encode,
+            shape=bank_shape(inspector, settings.model.online_slots),
+            model_id=inspector.manifest.model_id,
+            seed=inspector.seed,
+            clock=SystemClock(),
+            poll_interval_s=settings.review.poll_interval_s,
+        )
 
 
 @contextmanager
