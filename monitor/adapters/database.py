@@ -51,7 +51,7 @@ def make_engine(url: URL, *, timeout_s: float = 5.0) -> Engine:
     if url.get_backend_name() == "sqlite":
         if url.database in {None, "", ":memory:"}:
             problem = "an in-memory database forgets every result when the program ends"
-            raise ConfigurationError(KEY, str(url), problem, "Name a file: sqlite:///monitor.db.")
+            raise ConfigurationError(KEY, safe_url(url), problem, "Name a file: sqlite:///monitor.db.")
         engine = create_engine(url, connect_args={"timeout": timeout_s})
         event.listen(engine, "connect", _leave_transactions_to_sqlalchemy)
         event.listen(engine, "begin", _begin_sqlite)
@@ -72,7 +72,7 @@ def make_engine(url: URL, *, timeout_s: float = 5.0) -> Engine:
         return create_engine(url, pool_pre_ping=True, pool_timeout=timeout_s, connect_args=chosen)
     except ModuleNotFoundError as error:
         remedy = "Install it: pip install 'paedid-line-monitor[postgres]'."
-        raise ConfigurationError(KEY, str(url), f"its driver {error.name!r} is not installed", remedy) from error
+        raise ConfigurationError(KEY, safe_url(url), f"its driver {error.name!r} is not installed", remedy) from error
 
 
 def _leave_transactions_to_sqlalchemy(connection: sqlite3.Connection, _record: object) -> None:
@@ -107,6 +107,11 @@ def _enter_wal_mode(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
 
 
+def safe_url(url: URL) -> str:
+    """Return a URL without its password and options (which may name one)."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
 @contextmanager
 def at_start(url: URL) -> Iterator[None]:
     """Turn a database that does not answer at start-up into the operator's error, without the password in it."""
@@ -116,9 +121,9 @@ def at_start(url: URL) -> Iterator[None]:
         problem = " ".join(str(error.orig).split())
         if url.get_backend_name() == "sqlite" and not is_locked(error):
             remedy = "Name a file in a folder that exists and may be written to, e.g. sqlite:///monitor.db."
-            raise ConfigurationError(KEY, str(url), problem, remedy) from error
+            raise ConfigurationError(KEY, safe_url(url), problem, remedy) from error
         service = "SQLite" if url.get_backend_name() == "sqlite" else "PostgreSQL"
-        raise ServiceUnavailableError(service, KEY, str(url), problem) from error
+        raise ServiceUnavailableError(service, KEY, safe_url(url), problem) from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, make_url, text
 
 import deploy.migrations
-from monitor.adapters.database import KEY, WRITES, at_start, make_engine
+from monitor.adapters.database import KEY, WRITES, at_start, make_engine, safe_url
 from schemas.errors import ConfigurationError
 
 REMEDY: Final = "Run 'paedid-monitor migrate', or set database.migrate to true."
@@ -60,10 +60,10 @@ def check(url: str) -> None:
     if current == head:
         return
     if current is None:
-        raise ConfigurationError(KEY, str(parsed), "the database has no tables yet", REMEDY)
+        raise ConfigurationError(KEY, safe_url(parsed), "the database has no tables yet", REMEDY)
     _refuse_newer(parsed, current)
     raise ConfigurationError(
-        KEY, str(parsed), f"its tables are at revision {current}, this program needs {head}", REMEDY
+        KEY, safe_url(parsed), f"its tables are at revision {current}, this program needs {head}", REMEDY
     )
 
 
@@ -80,7 +80,7 @@ def _migrate(url: str, run: Callable[[Config], None]) -> None:
         _check_references(connection)
         after = _current(connection)
     if after != before:
-        log.info("database migrated", database=str(parsed), before=before, after=after)
+        log.info("database migrated", database=safe_url(parsed), before=before, after=after)
 
 
 @contextmanager
@@ -117,7 +117,9 @@ def _refuse_newer(url: URL, current: str | None) -> None:
     known = {script.revision for script in _scripts().walk_revisions()}
     if current is not None and current not in known:
         problem = f"its tables are at revision {current}, which this program does not know: a newer one made them"
-        raise ConfigurationError(KEY, str(url), problem, "Update this program, or restore a backup of the database.")
+        raise ConfigurationError(
+            KEY, safe_url(url), problem, "Update this program, or restore a backup of the database."
+        )
 
 
 def _check_references(connection: Connection) -> None:

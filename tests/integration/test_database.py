@@ -185,7 +185,7 @@ def test_a_postgresql_that_is_restarted_is_waited_out_and_nothing_is_lost() -> N
 def test_an_unreachable_postgresql_is_named_quickly_without_its_password() -> None:
     started = time.monotonic()
     with pytest.raises(ServiceUnavailableError, match=r"PostgreSQL at database\.url") as caught:
-        open_database("postgresql+psycopg://monitor:secret@127.0.0.1:1/line")
+        open_database("postgresql+psycopg://monitor:secret@127.0.0.1:1/line?password=secret")
     assert time.monotonic() - started < 5
     assert "secret" not in str(caught.value)
 
