@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from monitor.core.per_frame import per_frame
 from monitor.core.ssim import SsimTo
 from schemas.artifacts import PAPER_PIXELS
 
@@ -36,7 +37,7 @@ class Decomposition:
 
 def pixel_lambda(lam: float, frames: Tensor) -> float:
     """Return λ' for frames (B, C, H, W): the paper's λ, converted from its 128x128 images."""
-    return lam * PAPER_PIXELS / frames[0].numel()
+    return lam * PAPER_PIXELS / frames.shape[1:].numel()
 
 
 def objective(background: Tensor, frames: Tensor, prior: Tensor, lam: float) -> Tensor:
@@ -50,6 +51,12 @@ def soft_threshold(values: Tensor, threshold: Tensor) -> Tensor:
     return values - torch.minimum(torch.maximum(values, -threshold), threshold)
 
 
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Return the inner product per frame, (B, 1, 1, 1); a frame's does not depend on its batch."""
+    # Torch shares one long sum among its threads and several sums by whole frames, which rounds differently.
+    return per_frame(lambda products: products.sum(dim=(1, 2, 3), keepdim=True), a * b)
+
+
 def decompose(frames: Tensor, prior: Tensor, lam: float, steps: int) -> Decomposition:
     """Split frames into background and defect.
 
@@ -57,7 +64,7 @@ def decompose(frames: Tensor, prior: Tensor, lam: float, steps: int) -> Decompos
         frames: X, (B, C, H, W) in [0, 1].
         prior: X̂, of the same shape.
         lam: the paper's λ, > 0.
-        steps: proximal steps; 10 are within 0.05 % of the minimum on real frames.
+        steps: proximal steps; for lam up to 3e-4, 10 are within 1 % of the minimum mostly and 3 % at worst.
     """
     weight = pixel_lambda(lam, frames)
     ssim_to_prior = SsimTo(prior)
@@ -70,7 +77,7 @@ def decompose(frames: Tensor, prior: Tensor, lam: float, steps: int) -> Decompos
         target = point - local.gradient * step  # U
         updated = frames - soft_threshold(frames - target, step * weight)
         change = updated - background
-        uphill = ((point - updated) * change).sum(dim=(1, 2, 3), keepdim=True) > 0
+        uphill = inner(point - updated, change) > 0
         momentum = torch.where(uphill, torch.ones_like(momentum), momentum)
         following = (1.0 + (1.0 + 4.0 * momentum.square()).sqrt()) / 2.0
         point = updated + ((momentum - 1.0) / following) * change

@@ -7,7 +7,7 @@ and treats every plane by itself, so a frame's result never depends on its neigh
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
@@ -22,19 +22,19 @@ SIGMA = 1.5
 RADIUS = SIZE // 2
 
 
-@lru_cache(maxsize=1)
-def kernel() -> NDArray[np.float64]:
-    """Return the window's 11 weights; they sum to 1."""
+@lru_cache(maxsize=8)
+def kernel(sigma: float = SIGMA) -> NDArray[np.float64]:
+    """Return the window's 11 weights; they sum to 1. ``sigma`` in pixels, above 0 and up to 1.5."""
     offsets = np.arange(SIZE) - RADIUS
-    weights = np.exp(-(offsets**2) / (2 * SIGMA**2))
+    weights = np.exp(-(offsets**2) / (2 * sigma**2))
     return np.asarray(weights / weights.sum())
 
 
-def blur(images: Tensor) -> Tensor:
+def blur(images: Tensor, sigma: float = SIGMA) -> Tensor:
     """Return G x per plane: (B, C, H, W) to the same shape; the border is reflected (without the edge pixel)."""
     if _by_opencv(images):
-        return _each_plane(images, _blur_plane)
-    rows, columns = _matrix(images.shape[2], images), _matrix(images.shape[3], images)
+        return _each_plane(images, partial(_blur_plane, sigma=sigma))
+    rows, columns = (_cached_matrix(length, images.dtype, images.device, sigma) for length in images.shape[2:])
     return rows @ images @ columns.T
 
 
@@ -42,11 +42,14 @@ def blur_adjoint(images: Tensor) -> Tensor:
     """Return Gᵀ x per plane: (B, C, H, W) to the same shape."""
     if _by_opencv(images):
         return _each_plane(images, _blur_adjoint_plane)
-    rows, columns = _matrix(images.shape[2], images), _matrix(images.shape[3], images)
+    rows, columns = (_cached_matrix(length, images.dtype, images.device, SIGMA) for length in images.shape[2:])
     return rows.T @ images @ columns
 
 
 def _by_opencv(images: Tensor) -> bool:
+    if min(images.shape[2:]) <= RADIUS:
+        msg = f"images must be larger than {RADIUS} pixels a side, not {tuple(images.shape[2:])}"
+        raise ValueError(msg)
     return images.device.type == "cpu" and not images.requires_grad
 
 
@@ -59,8 +62,8 @@ def _each_plane(images: Tensor, function: PlaneFilter) -> Tensor:
     return out
 
 
-def _blur_plane(plane: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    cv2.sepFilter2D(plane, -1, kernel(), kernel(), dst=out, borderType=cv2.BORDER_REFLECT_101)
+def _blur_plane(plane: NDArray[np.float32], out: NDArray[np.float32], sigma: float) -> None:
+    cv2.sepFilter2D(plane, -1, kernel(sigma), kernel(sigma), dst=out, borderType=cv2.BORDER_REFLECT_101)
 
 
 def _blur_adjoint_plane(plane: NDArray[np.float32], out: NDArray[np.float32]) -> None:
@@ -78,19 +81,12 @@ def _blur_adjoint_plane(plane: NDArray[np.float32], out: NDArray[np.float32]) ->
     out[...] = spread[RADIUS:-RADIUS, RADIUS:-RADIUS]
 
 
-def _matrix(length: int, like: Tensor) -> Tensor:
-    return _cached_matrix(length, like.dtype, like.device)
-
-
 @lru_cache(maxsize=32)
-def _cached_matrix(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _cached_matrix(length: int, dtype: torch.dtype, device: torch.device, sigma: float) -> Tensor:
     """Return G along one axis as a (length, length) matrix."""
-    if length <= RADIUS:
-        msg = f"images must be larger than {RADIUS} pixels a side, not {length}"
-        raise ValueError(msg)
     centre = np.arange(length)[:, None]
     reached = np.abs(centre + np.arange(SIZE)[None] - RADIUS)
     reached = np.minimum(reached, 2 * (length - 1) - reached)
     matrix = np.zeros((length, length))
-    np.add.at(matrix, (np.broadcast_to(centre, reached.shape), reached), np.broadcast_to(kernel(), reached.shape))
+    np.add.at(matrix, (np.broadcast_to(centre, reached.shape), reached), np.broadcast_to(kernel(sigma), reached.shape))
     return torch.tensor(matrix, dtype=dtype, device=device)

@@ -46,7 +46,7 @@ class SsimTo:
 
     def __init__(self, target: Tensor) -> None:
         self._y = target
-        self._windows = target[0].numel()
+        self._windows = target.shape[1:].numel()
         self._mu_y = blur(target)
         self._mu_y_sq = self._mu_y.square()
         self._var_y = blur(target.square()) - self._mu_y_sq
