@@ -33,7 +33,7 @@ def bank_shape(inspector: Inspector, online_slots: int) -> BankShape:
     """Return what a bank of this model must fit: its pinned normals, and ``online_slots`` for confirmed ones."""
     manifest = inspector.manifest
     capacity = len(inspector.seed) + online_slots
-    return BankShape(manifest.encoder_hash, manifest.architecture.latent_shape, capacity)
+    return BankShape(manifest.encoder_hash, manifest.architecture.entry_shape, capacity)
 
 
 class BankFollower:

@@ -71,16 +71,17 @@ def open_learner(settings: Settings, inspector: Inspector) -> Iterator[Learner]:
     """
     architecture = inspector.manifest.architecture
 
-    def encode(content: bytes) -> NDArray[np.float16]:
+    def remember(content: bytes) -> NDArray[np.float16]:
         image = decode_image(content, settings.limits, architecture.input.source_size, architecture.input.channels)
-        return inspector.encode(inspector.prepare(image)[None])[0]
+        entry: NDArray[np.float16] = inspector.remember(inspector.prepare(image)[None])[0]
+        return entry
 
     with open_database(settings) as engine, open_banks(settings) as banks:
         yield Learner(
             reviews=SqlReviewStore(engine),
             banks=banks,
             images=FsspecImageStore(settings.images.url),
-            encode=encode,
+            encode=remember,
             shape=bank_shape(inspector, settings.model.online_slots),
             model_id=inspector.manifest.model_id,
             seed=inspector.seed,

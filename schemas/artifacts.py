@@ -61,6 +61,13 @@ class Architecture(_Frozen):
         return self
 
     @property
+    def entry_shape(self) -> tuple[int, int, int]:
+        """(P1, P2, P3 + R): what the bank keeps of a normal, its features and, at half the resolution, its residual."""
+        p1, p2, p3 = self.latent_shape
+        cell = 2 ** len(self.widths)
+        return p1, p2, p3 + max(1, cell // 2) ** 2
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(P1, P2, P3): the feature map's height, width and depth."""
         step = 2 ** len(self.widths)
@@ -91,8 +98,8 @@ class Calibration(_Frozen):
     mask_threshold: Positive
     min_area: Annotated[int, Field(ge=1)]
     score_pixels: Annotated[int, Field(ge=1)]
-    # Latent anomaly scores s at and below which a location is explained by the bank, and from which it is not.
-    familiar: tuple[float, float]
+    # Standard deviation, in pixels, of the Gaussian that evens the anomaly map out; 0: none.
+    smoothing: Annotated[float, Field(ge=0, le=1.5)]
     synthetic_dice: Share
     verdict: VerdictCalibration
 

@@ -104,14 +104,15 @@ def describe(manifest: Manifest, place: Path) -> None:
         f"  synthetic defects: Dice {manifest.calibration.synthetic_dice:.2f}, "
         f"{verdict.synthetic_detected:.0%} of the parts flagged"
     )
+    wanted = verdict.wanted_false_reject_rate
     console.print(
         f"  good parts flagged: {verdict.above} of {verdict.normals}; 95 % interval "
-        f"{verdict.false_reject_low:.1%} to {verdict.false_reject_high:.1%}, wanted {verdict.wanted_false_reject_rate:.1%}"
+        f"{verdict.false_reject_low:.1%} to {verdict.false_reject_high:.1%}, wanted {wanted:.1%}"
     )
-    if verdict.false_reject_high > 3 * verdict.wanted_false_reject_rate:
+    if verdict.false_reject_high > 3 * wanted:
         console.print(
-            f"  [yellow]{verdict.normals} normals cannot promise {verdict.wanted_false_reject_rate:.1%}[/]: "
-            f"hold out about {round(3 / verdict.wanted_false_reject_rate)} or more to be sure."
+            f"  [yellow]{verdict.normals} normals cannot promise {wanted:.1%}[/]: "
+            f"hold out about {round(3 / wanted)} or more to be sure."
         )
 
 

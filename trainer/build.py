@@ -8,12 +8,8 @@ from time import monotonic
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from monitor.core.autoencoder import PatchAutoencoder
-from monitor.core.memory_bank import MemoryBank
-from monitor.core.per_frame import per_frame
 from schemas.artifacts import DataSummary, Manifest
 from trainer.bundle import Trained, check_target, save_bundle
 from trainer.calibrate import CalibrationSettings, calibrate
@@ -60,14 +56,10 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
         settings.training,
         lambda n, m, loss: reporter.stage("training", n, m, f"rmse {loss**0.5:.4f}"),
     )
-    bank_frames = flipped(_sample(parts.train, settings.bank_images // len(flips), settings.training.seed), flips)
-    seed = encode_all(autoencoder, bank_frames)
-    bank = MemoryBank(autoencoder.architecture.latent_shape, len(seed))
-    for slot, features in enumerate(seed):
-        bank.put(slot, features)
-    calibration, normality = calibrate(
+    normals = flipped(_sample(parts.train, settings.bank_images // len(flips), settings.training.seed), flips)
+    calibrated = calibrate(
         autoencoder,
-        bank,
+        normals,
         parts.validation,
         settings.calibration,
         lambda n, m: reporter.stage("calibrating", n, m),
@@ -76,19 +68,12 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
         source=data.name,
         train_images=len(parts.train),
         validation_images=len(parts.validation),
-        bank_images=len(seed),
+        bank_images=len(normals),
         sha256=dataset.sha256,
     )
     training: dict[str, float | int | str] = {k: str(v) for k, v in asdict(settings.training).items()}
     training |= asdict(report) | {"mirrorings": len(flips), "seconds": round(monotonic() - started, 1)}
-    return save_bundle(out, Trained(autoencoder, seed, normality, calibration, summary, training))
-
-
-@torch.inference_mode()
-def encode_all(autoencoder: PatchAutoencoder, images: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Return the bank's features (N, P1, P2, P3) of images (N, C, H, W)."""
-    features = per_frame(autoencoder.encode, torch.from_numpy(images))  # (N, P3, P1, P2)
-    return np.ascontiguousarray(features.permute(0, 2, 3, 1).numpy().astype(np.float16))
+    return save_bundle(out, Trained(autoencoder, calibrated, summary, training))
 
 
 def _sample(images: NDArray[np.float32], count: int, seed: int) -> NDArray[np.float32]:

@@ -7,16 +7,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 
 from monitor.core.autoencoder import PatchAutoencoder, encoder_hash
-from monitor.core.scoring import Normality
-from schemas.artifacts import AUTOENCODER, BANK, MANIFEST, NORMALITY, Calibration, DataSummary, Manifest, sha256_file
+from schemas.artifacts import AUTOENCODER, BANK, MANIFEST, NORMALITY, DataSummary, Manifest, sha256_file
 from schemas.errors import ConfigurationError
 from schemas.messages import utc_now
+from trainer.bank import entries_of
+from trainer.calibrate import Calibrated
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +23,7 @@ class Trained:
     """All that training made, before it is a bundle."""
 
     autoencoder: PatchAutoencoder
-    seed: NDArray[np.float16]  # (N, P1, P2, P3)
-    normality: Normality
-    calibration: Calibration
+    calibrated: Calibrated
     data: DataSummary
     training: dict[str, float | int | str]
 
@@ -51,8 +48,8 @@ def save_bundle(out: Path, trained: Trained) -> Manifest:
     try:
         draft.chmod(0o755)
         save_tensors({k: v.contiguous() for k, v in trained.autoencoder.state_dict().items()}, draft / AUTOENCODER)
-        save_arrays({"features": np.ascontiguousarray(trained.seed)}, draft / BANK)
-        save_arrays({"spread": trained.normality.spread.cpu().numpy()}, draft / NORMALITY)
+        save_arrays({"entries": entries_of(trained.calibrated.bank)}, draft / BANK)
+        save_arrays({"spread": trained.calibrated.normality.spread.cpu().numpy()}, draft / NORMALITY)
         manifest = _manifest(draft, trained)
         (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         if out.exists():
@@ -72,7 +69,7 @@ def _manifest(folder: Path, trained: Trained) -> Manifest:
         created_at=now,
         architecture=trained.autoencoder.architecture,
         encoder_hash=encoder,
-        calibration=trained.calibration,
+        calibration=trained.calibrated.calibration,
         data=trained.data,
         training=trained.training,
         files=files,

@@ -5,8 +5,8 @@ The verdict threshold is chosen last, on the clean validation normals alone. No 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,11 +16,12 @@ from torch import Tensor
 
 from monitor.core.autoencoder import PatchAutoencoder
 from monitor.core.calibration import verdict_threshold
-from monitor.core.inspector import explain
+from monitor.core.inspector import Explanation, explain
 from monitor.core.memory_bank import MemoryBank
 from monitor.core.regions import threshold
-from monitor.core.scoring import Normality, image_score, residual_strength, unfamiliarity
+from monitor.core.scoring import Normality, excess_residual, image_score, residual_strength, smooth
 from schemas.artifacts import PAPER_PIXELS, Calibration, Polarity, VerdictCalibration
+from trainer.bank import build_bank
 from trainer.synthetic import paste_defect
 
 Progress = Callable[[int, int], None]
@@ -31,15 +32,16 @@ class CalibrationSettings:
     """What is searched, and what the user asks for.
 
     Attributes:
-        alphas, lambdas: the candidates.
+        alphas, lambdas, smoothings: the candidates.
         polarity: which residuals count; knowledge of the product, so the user's to say.
         false_reject_rate: the share of good parts the line may flag.
         defects: synthetic defects pasted.
         seed: of the synthetic defects.
     """
 
-    alphas: tuple[float, ...] = (0.1, 0.3, 1.0)
-    lambdas: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
+    alphas: tuple[float, ...] = (0.3,)
+    lambdas: tuple[float, ...] = (1.5e-4, 3e-4, 6e-4)
+    smoothings: tuple[float, ...] = (0.0, 0.6, 0.9, 1.3)
     polarity: Polarity = Polarity.BOTH
     false_reject_rate: float = 0.01
     solver_steps: int = 10
@@ -47,9 +49,6 @@ class CalibrationSettings:
     seed: int = 0
 
 
-# Quantiles of the normals' own latent scores between which the bank's word fades in; the widest that costs no Dice.
-FAMILIAR = ((0.3, 0.9), (0.1, 0.6), (0.05, 0.3), (0.02, 0.1), (0.0, 0.02))
-DICE_TOLERANCE = 0.005
 MIN_AREAS = (1, 2, 4, 8, 16)
 LEVELS = 48
 # The image score averages the largest values of this many pixels of a 128x128 frame, and in proportion elsewhere.
@@ -57,14 +56,35 @@ SCORE_PIXELS = (10, 30, 100, 300)
 
 
 @dataclass(frozen=True, slots=True)
-class _Evidence:
-    """One (α, λ)'s maps, in units of a spread estimated on the half of the normals they do not come from."""
+class Calibrated:
+    """What calibration chose."""
 
+    calibration: Calibration
+    normality: Normality
+    bank: MemoryBank
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """One candidate for the numbers that shape the anomaly map."""
+
+    alpha: float
+    lam: float
+    smoothing: float
+    solver_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """One candidate's anomaly maps, in units of a spread estimated on the half of the normals they do not come from."""
+
+    draft: _Draft
     clean: Tensor  # (V, H, W) the normals themselves
     defective: Tensor  # (D, H, W) normals with a pasted defect
-    clean_scores: Tensor  # s (V, P1, P2)
-    defective_scores: Tensor  # s (D, P1, P2)
     normality: Normality  # of all normals: what the bundle keeps
+    bank: MemoryBank
+    level: float  # of the best mean Dice
+    dice: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,50 +99,48 @@ class _Material:
 
 def calibrate(
     autoencoder: PatchAutoencoder,
-    bank: MemoryBank,
+    normals: NDArray[np.float32],
     validation: NDArray[np.float32],
     settings: CalibrationSettings,
     progress: Progress | None = None,
-) -> tuple[Calibration, Normality]:
-    """Choose every number that decides.
+) -> Calibrated:
+    """Choose every number that decides, and build the bank that goes with them.
 
     Args:
         autoencoder: trained, on none of the validation images.
-        bank: of normals, none of them a validation image.
+        normals: (N, C, H, W) for the bank, none of them a validation image.
         validation: (V, C, H, W) normals, at least two.
         settings: what to search.
         progress: called with (candidates done, candidates in all).
     """
     material = _paste_defects(validation, settings)
-    best: tuple[float, float, float, float, _Evidence] | None = None
     candidates = [(alpha, lam) for alpha in settings.alphas for lam in settings.lambdas]
+    best: _Evidence | None = None
     for done, (alpha, lam) in enumerate(candidates, 1):
-        evidence = _gather(autoencoder, bank, material, settings, alpha, lam)
-        level, dice = _best_level(evidence.defective.numpy(), material.truth)
-        if best is None or dice > best[0]:
-            best = dice, level, alpha, lam, evidence
+        for evidence in _gather(
+            autoencoder, normals, material, settings, _Draft(alpha, lam, 0.0, settings.solver_steps)
+        ):
+            if best is None or evidence.dice > best.dice:
+                best = evidence
         if progress:
             progress(done, len(candidates))
     assert best is not None
-    _, level, alpha, lam, evidence = best
-    familiar = _choose_familiar(evidence, material.truth, level)
-    defective = _gated(evidence.defective, evidence.defective_scores, familiar)
-    clean = _gated(evidence.clean, evidence.clean_scores, familiar)
-    min_area, dice = _choose_min_area(defective.numpy(), material.truth, level)
-    score_pixels = _choose_score_pixels(clean, defective)
+    min_area, dice = _choose_min_area(best.defective.numpy(), material.truth, best.level)
+    score_pixels = _choose_score_pixels(best.clean, best.defective)
+    scores = image_score(best.clean, score_pixels), image_score(best.defective, score_pixels)
     calibration = Calibration(
-        alpha=alpha,
-        lam=lam,
+        alpha=best.draft.alpha,
+        lam=best.draft.lam,
         solver_steps=settings.solver_steps,
         polarity=settings.polarity,
-        mask_threshold=level,
+        smoothing=best.draft.smoothing,
+        mask_threshold=best.level,
         min_area=min_area,
         score_pixels=score_pixels,
-        familiar=familiar,
         synthetic_dice=dice,
-        verdict=_choose_verdict(image_score(clean, score_pixels), image_score(defective, score_pixels), settings),
+        verdict=_choose_verdict(*scores, settings),
     )
-    return calibration, evidence.normality
+    return Calibrated(calibration, best.normality, best.bank)
 
 
 def mean_dice(masks: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
@@ -147,26 +165,37 @@ def _paste_defects(validation: NDArray[np.float32], settings: CalibrationSetting
 @torch.inference_mode()
 def _gather(
     autoencoder: PatchAutoencoder,
-    bank: MemoryBank,
+    normals: NDArray[np.float32],
     material: _Material,
     settings: CalibrationSettings,
-    alpha: float,
-    lam: float,
-) -> _Evidence:
-    """Inspect all frames with one (α, λ)."""
-    clean = explain(autoencoder, material.normals, bank, alpha, lam, settings.solver_steps)
-    defective = explain(autoencoder, material.defective, bank, alpha, lam, settings.solver_steps)
-    strength = residual_strength(clean.residual, settings.polarity)
-    # A frame's own residual must not excuse it, so each half is held against the other half's spread.
-    half = torch.arange(len(strength)) % 2
-    spreads = torch.stack([Normality.fit(strength[half != part]).spread for part in (0, 1)])  # (2, H, W)
-    return _Evidence(
-        clean=strength / spreads[half],
-        defective=residual_strength(defective.residual, settings.polarity) / spreads[half[material.origin]],
-        clean_scores=clean.retrieval.score,
-        defective_scores=defective.retrieval.score,
-        normality=Normality.fit(strength),
+    draft: _Draft,
+) -> Iterator[_Evidence]:
+    """Inspect all frames with one (α, λ); yield the evidence for each smoothing."""
+    bank = build_bank(autoencoder, normals, draft, settings.polarity)
+    clean, defective = (
+        _excess(explain(autoencoder, frames, bank, draft), settings.polarity)
+        for frames in (material.normals, material.defective)
     )
+    # A frame's own residual must not excuse it, so each half is held against the other half's spread.
+    half = torch.arange(len(clean)) % 2
+    for smoothing in settings.smoothings:
+        smoothed = smooth(clean, smoothing)
+        spreads = torch.stack([Normality.fit(smoothed[half != part]).spread for part in (0, 1)])  # (2, H, W)
+        anomaly = smooth(defective, smoothing) / spreads[half[material.origin]]
+        level, dice = _best_level(anomaly.numpy(), material.truth)
+        yield _Evidence(
+            draft=replace(draft, smoothing=smoothing),
+            clean=smoothed / spreads[half],
+            defective=anomaly,
+            normality=Normality.fit(smoothed),
+            bank=bank,
+            level=level,
+            dice=dice,
+        )
+
+
+def _excess(steps: Explanation, polarity: Polarity) -> Tensor:
+    return excess_residual(residual_strength(steps.residual, polarity), steps.retrieval.known)
 
 
 def _best_level(anomaly: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[float, float]:
@@ -176,21 +205,6 @@ def _best_level(anomaly: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple
     dices = [mean_dice(anomaly > level, truth) for level in levels]
     index = int(np.argmax(dices))
     return float(levels[index]), dices[index]
-
-
-def _gated(anomaly: Tensor, scores: Tensor, familiar: tuple[float, float]) -> Tensor:
-    return anomaly * unfamiliarity(scores, familiar, (anomaly.shape[1], anomaly.shape[2]))
-
-
-def _choose_familiar(evidence: _Evidence, truth: NDArray[np.bool_], level: float) -> tuple[float, float]:
-    """Return the widest range of latent scores in which the bank may excuse a residual without hiding defects."""
-    plain = mean_dice((evidence.defective > level).numpy(), truth)
-    ranges = [tuple(np.quantile(evidence.clean_scores.numpy(), share).tolist()) for share in FAMILIAR]
-    for low, high in ranges:
-        gated = _gated(evidence.defective, evidence.defective_scores, (low, high))
-        if mean_dice((gated > level).numpy(), truth) >= plain - DICE_TOLERANCE:
-            return float(low), float(high)
-    return float(ranges[-1][0]), float(ranges[-1][1])
 
 
 def _choose_min_area(anomaly: NDArray[np.float32], truth: NDArray[np.bool_], level: float) -> tuple[int, float]:

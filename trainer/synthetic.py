@@ -111,7 +111,7 @@ KINDS: dict[str, Callable[[Image, np.random.Generator], tuple[Opacity, Image]]] 
 
 def _shade(image: Image, rng: np.random.Generator) -> Image:
     """Return the image darkened or brightened by a random contrast, per channel somewhat differently."""
-    contrast = rng.uniform(0.1, 0.8) * rng.choice((-1.0, 1.0))
+    contrast = rng.uniform(0.2, 0.9) * rng.choice((-1.0, 1.0))
     tint = 1 + rng.normal(0, 0.15, (image.shape[0], 1, 1)) * (image.shape[0] > 1)
     shift = contrast * tint
     # Darkening scales, as a shadow or a crack does; brightening moves towards white.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,8 +17,16 @@ from monitor.core.per_frame import per_frame
 from monitor.core.preprocessing import prepare
 from monitor.core.prior import restrict
 from monitor.core.regions import Region, extract_regions, threshold
-from monitor.core.scoring import Normality, image_score, residual_strength, unfamiliarity
-from schemas.artifacts import Calibration, Manifest
+from monitor.core.scoring import (
+    CONFIRMED_SHARE,
+    Normality,
+    excess_residual,
+    image_score,
+    known_residual,
+    residual_strength,
+    smooth,
+)
+from schemas.artifacts import Architecture, Calibration, Manifest, Polarity
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +37,7 @@ class Model:
         manifest: what the bundle says of itself.
         autoencoder: E and D.
         normality: per-pixel spread of normal residuals, (H, W).
-        seed: (N, P1, P2, P3) float16, the pinned normals of training.
+        seed: (N, P1, P2, P3 + R) float16, the bank's entries of the pinned normals of training.
     """
 
     manifest: Manifest
@@ -45,7 +54,7 @@ class Inspection:
         score: how odd the frame is, the mean of its largest anomalies; ``flagged`` if above the verdict threshold.
         mask: (H, W) the defect's contour.
         regions: the mask's connected regions, largest first.
-        anomaly: (H, W) the residual in units of the normals' spread, where the bank does not explain it.
+        anomaly: (H, W) the residual beyond what the nearest normals left themselves, in units of the normals' spread.
         prior: (C, H, W) X̂; ``background``: L; ``residual``: S.
     """
 
@@ -57,6 +66,22 @@ class Inspection:
     prior: NDArray[np.float32]
     background: NDArray[np.float32]
     residual: NDArray[np.float32]
+
+
+class Method(Protocol):
+    """The numbers that the decomposition takes; a ``Calibration`` has them."""
+
+    @property
+    def alpha(self) -> float:
+        """The share of the locations whose features are replaced by the bank's."""
+
+    @property
+    def lam(self) -> float:
+        """The paper's λ."""
+
+    @property
+    def solver_steps(self) -> int:
+        """Proximal steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +104,13 @@ class Inspector:
         self.seed = model.seed
         self._autoencoder = model.autoencoder.to(self.device).eval()
         self._normality = Normality(model.normality.spread.to(self.device))
+        self._pinned = self.new_bank()
 
     def new_bank(self, online_slots: int = 0) -> MemoryBank:
         """Return a bank of the model's pinned normals, version 0, with ``online_slots`` empty slots after them."""
-        shape = self.manifest.architecture.latent_shape
-        bank = MemoryBank(shape, len(self.seed) + online_slots, self.device)
-        for slot, features in enumerate(self.seed):
-            bank.put(slot, features)
+        bank = empty_bank(self.manifest.architecture, len(self.seed) + online_slots, self.device)
+        for slot, entry in enumerate(self.seed):
+            bank.put(slot, entry)
         return bank
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -93,17 +118,21 @@ class Inspector:
         return prepare(image, self.manifest.architecture.input)
 
     @torch.inference_mode()
-    def encode(self, frames: NDArray[np.float32]) -> NDArray[np.float16]:
-        """Return the bank's features (B, P1, P2, P3) of frames (B, C, H, W)."""
-        features = per_frame(self._autoencoder.encode, self._to_device(frames))
-        return features.permute(0, 2, 3, 1).contiguous().cpu().numpy().astype(np.float16)
+    def remember(self, frames: NDArray[np.float32]) -> NDArray[np.float16]:
+        """Return what the bank keeps of confirmed normals (B, C, H, W): entries (B, P1, P2, P3 + R).
+
+        Their residual is held against the pinned normals alone, so that an entry depends on the frame and the model,
+        not on what the line has learnt before.
+        """
+        steps = explain(self._autoencoder, self._to_device(frames), self._pinned, self.manifest.calibration)
+        return make_entries(steps, self.manifest.calibration.polarity, CONFIRMED_SHARE)
 
     @torch.inference_mode()
     def inspect(self, frames: NDArray[np.float32], bank: MemoryBank) -> list[Inspection]:
         """Inspect frames (B, C, H, W) in [0, 1] against a bank. A frame's result does not depend on its batch."""
         calibration = self.manifest.calibration
         batch = self._to_device(frames)
-        steps = explain(self._autoencoder, batch, bank, calibration.alpha, calibration.lam, calibration.solver_steps)
+        steps = explain(self._autoencoder, batch, bank, calibration)
         anomaly = anomaly_map(steps, self._normality, calibration)
         scores = image_score(anomaly, calibration.score_pixels).cpu().numpy()
         maps = [tensor.cpu().numpy() for tensor in (anomaly, steps.prior, steps.background, steps.residual)]
@@ -139,25 +168,39 @@ class Inspector:
         return torch.from_numpy(frames).to(self.device, torch.float32)
 
 
+def empty_bank(architecture: Architecture, capacity: int, device: torch.device | str = "cpu") -> MemoryBank:
+    """Return a bank for this architecture's entries."""
+    entry = architecture.entry_shape
+    return MemoryBank(entry, capacity, device, residual=entry[2] - architecture.latent_shape[2])
+
+
 def explain(
     autoencoder: PatchAutoencoder,
     frames: Tensor,
     bank: MemoryBank,
-    alpha: float,
-    lam: float,
-    steps: int,
+    method: Method,
     exclude: Tensor | None = None,
 ) -> Explanation:
-    """Encode, retrieve, decode the prior, decompose: frames (B, C, H, W) to the method's every step."""
+    """Encode, retrieve, decode the prior, decompose: frames (B, C, H, W) to the method's every step.
+
+    ``exclude``: (B,) a slot that each frame must not find, its own.
+    """
     features = per_frame(autoencoder.encode, frames)  # M
     retrieval = bank.query(features, exclude)  # s, M'
-    prior = per_frame(autoencoder.decode, restrict(features, retrieval, alpha))  # X̂ = D(M'')
-    parts = decompose(frames, prior, lam, steps)  # L, S
+    prior = per_frame(autoencoder.decode, restrict(features, retrieval, method.alpha))  # X̂ = D(M'')
+    parts = decompose(frames, prior, method.lam, method.solver_steps)  # L, S
     return Explanation(features, retrieval, prior, parts.background, parts.residual)
 
 
+def make_entries(steps: Explanation, polarity: Polarity, share: float) -> NDArray[np.float16]:
+    """Return what the bank keeps of explained normals: (B, P1, P2, P3 + R), features and known residual."""
+    p1, p2 = steps.retrieval.score.shape[1:]
+    features = steps.features.permute(0, 2, 3, 1)  # (B, P1, P2, P3)
+    known = known_residual(residual_strength(steps.residual, polarity), (p1, p2), share)  # (B, P1, P2, R)
+    return np.ascontiguousarray(torch.cat([features, known], dim=3).cpu().numpy().astype(np.float16))
+
+
 def anomaly_map(steps: Explanation, normality: Normality, calibration: Calibration) -> Tensor:
-    """Return (B, H, W): the residual in units of the normals' spread, where the bank does not explain it."""
-    strength = residual_strength(steps.residual, calibration.polarity)
-    unknown = unfamiliarity(steps.retrieval.score, calibration.familiar, (strength.shape[1], strength.shape[2]))
-    return strength / normality.spread * unknown
+    """Return (B, H, W): the residual beyond what the nearest normals left, in units of the normals' spread."""
+    excess = excess_residual(residual_strength(steps.residual, calibration.polarity), steps.retrieval.known)
+    return smooth(excess, calibration.smoothing) / normality.spread

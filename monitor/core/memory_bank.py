@@ -23,49 +23,66 @@ class Retrieval:
             argmin mended: the nearest vector is the one of the *largest* similarity.
         nearest: (B, P3, P1, P2), M': the nearest bank vector at each location.
         slot: (B, P1, P2), the slot that vector is from.
+        known: (B, P1, P2, R), the residual that this normal left itself there.
     """
 
     score: Tensor
     nearest: Tensor
     slot: Tensor
+    known: Tensor
 
 
 class MemoryBank:
-    """N slots; a slot holds one normal frame's feature map. One owner, no lock.
+    """N slots; a slot holds one normal frame's entry: its feature map and the residual it left. One owner, no lock.
 
     Scoring reads, learning writes: ``query`` leaves the bank as it was; ``put`` and ``remove`` change it.
     ``version`` is the owner's bookmark in the online store.
+
+    Args:
+        shape: (P1, P2, P3 + R) of an entry.
+        capacity: N.
+        device: where the tensors live.
+        residual: R, how much of an entry's depth is its residual; the rest are features.
     """
 
-    def __init__(self, shape: tuple[int, int, int], capacity: int, device: Device = "cpu") -> None:
-        p1, p2, p3 = shape
+    def __init__(
+        self, shape: tuple[int, int, int], capacity: int, device: Device = "cpu", *, residual: int = 0
+    ) -> None:
+        p1, p2, depth = shape
+        p3 = depth - residual
+        if not 0 <= residual < depth:
+            msg = f"a residual of {residual} values does not fit entries of shape {shape}"
+            raise ValueError(msg)
         self.shape = shape
+        self.latent_shape = p1, p2, p3
         self.capacity = capacity
         self.version = 0
         self._filled = torch.zeros(capacity, dtype=torch.bool, device=device)
         self._used = 0  # slots beyond the last filled one are not searched
         self._features = torch.zeros(p1 * p2, capacity, p3, device=device)  # (P1*P2, N, P3)
         self._units = torch.zeros(p1 * p2, capacity, p3, device=device)  # the same, each of length 1
+        self._known = torch.zeros(p1 * p2, capacity, residual, device=device)  # (P1*P2, N, R)
 
     def __len__(self) -> int:
         """Return the number of filled slots."""
         return int(self._filled.sum())
 
-    def put(self, slot: int, features: NDArray[np.float16]) -> None:
-        """Fill a slot with a normal's (P1, P2, P3) features.
+    def put(self, slot: int, entry: NDArray[np.float16]) -> None:
+        """Fill a slot with a normal's (P1, P2, P3 + R) entry.
 
         Raises:
             IndexError: there is no such slot.
-            ValueError: the features have another shape or are not finite.
+            ValueError: the entry has another shape or is not finite.
         """
         self._check_slot(slot)
-        if features.shape != self.shape or not np.isfinite(features).all():
-            msg = f"features {features.shape} must be finite and of shape {self.shape} (P1, P2, P3)"
+        if entry.shape != self.shape or not np.isfinite(entry).all():
+            msg = f"entry {entry.shape} must be finite and of shape {self.shape} (P1, P2, P3 + R)"
             raise ValueError(msg)
-        p1, p2, p3 = self.shape
-        vectors = torch.from_numpy(features.astype(np.float32)).to(self._features.device).reshape(p1 * p2, p3)
-        self._features[:, slot] = vectors
-        self._units[:, slot] = torch.nn.functional.normalize(vectors, dim=-1)
+        p1, p2, p3 = self.latent_shape
+        vectors = torch.from_numpy(entry.astype(np.float32)).to(self._features.device).reshape(p1 * p2, -1)
+        self._features[:, slot] = vectors[:, :p3]
+        self._units[:, slot] = torch.nn.functional.normalize(vectors[:, :p3], dim=-1)
+        self._known[:, slot] = vectors[:, p3:]
         self._filled[slot] = True
         self._used = max(self._used, slot + 1)
 
@@ -79,12 +96,13 @@ class MemoryBank:
         self._filled.zero_()
         self._used = 0
 
-    def features(self, slot: int) -> NDArray[np.float16] | None:
-        """Return a slot's (P1, P2, P3) features, or None if it is empty."""
+    def entry(self, slot: int) -> NDArray[np.float16] | None:
+        """Return a slot's (P1, P2, P3 + R) entry, or None if it is empty."""
         self._check_slot(slot)
         if not self._filled[slot]:
             return None
-        return self._features[:, slot].reshape(self.shape).cpu().numpy().astype(np.float16)
+        parts = torch.cat([self._features[:, slot], self._known[:, slot]], dim=1)
+        return parts.reshape(self.shape).cpu().numpy().astype(np.float16)
 
     def query(self, features: Tensor, exclude: Tensor | None = None) -> Retrieval:
         """Retrieve the nearest normal at every location (eq. 2).
@@ -97,7 +115,7 @@ class MemoryBank:
             ValueError: the bank is empty, or the features do not fit it.
         """
         batch = features.shape[0]
-        p1, p2, p3 = self.shape
+        p1, p2, p3 = self.latent_shape
         if features.shape[1:] != (p3, p1, p2):
             msg = f"queries {tuple(features.shape[1:])} must be of shape {(p3, p1, p2)} (P3, P1, P2)"
             raise ValueError(msg)
@@ -110,12 +128,15 @@ class MemoryBank:
         if exclude is not None:
             similarity.scatter_(2, exclude.view(1, batch, 1).expand(p1 * p2, -1, -1), -torch.inf)
         best, slot = similarity.max(dim=2)  # (P1*P2, B)
-        nearest = self._features.gather(1, slot.unsqueeze(-1).expand(-1, -1, p3))  # (P1*P2, B, P3)
+        location = torch.arange(p1 * p2, device=slot.device).unsqueeze(1)
+        nearest = self._features[location, slot]  # (P1*P2, B, P3)
+        known = self._known[location, slot]  # (P1*P2, B, R)
         return Retrieval(
             # Rounding may put a cosine a little above 1; a score below 0 would mean nothing.
             score=(1.0 - best).clamp_min(0.0).T.reshape(batch, p1, p2),
             nearest=nearest.permute(1, 2, 0).reshape(batch, p3, p1, p2),
             slot=slot.T.reshape(batch, p1, p2),
+            known=known.transpose(0, 1).reshape(batch, p1, p2, -1),
         )
 
     def _similarity(self, vectors: Tensor) -> Tensor:

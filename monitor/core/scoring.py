@@ -1,8 +1,9 @@
 """From residuals to an anomaly map, a mask and an image score: how odd is this residual *for normals at this place*.
 
-A residual alone is a poor sign: normals leave residuals too, on their own edges. Each pixel's residual is divided by
-its own spread over validation normals, and counts only where the bank does not know the patch: a location whose latent
-score is at or below ``familiar[0]`` is explained by a normal, at or above ``familiar[1]`` it is not.
+A residual alone is a poor sign: normals leave residuals too, on their own edges. So from each residual is taken what
+the nearest normal of the bank left itself at that place, and the rest is divided by its spread over validation normals.
+That is also how a person's click teaches: the autoencoder never learns of the part that was confirmed, and what it
+cannot draw stays a residual; but the next such part is nearest to this one, and its residual is known.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from torch.nn import functional
 from monitor.core.gaussian import blur
 from schemas.artifacts import Polarity
 
+# How much of its own residual a normal of the bank excuses: those of training are what usually happens; one that a
+# person confirmed is to be believed, with a margin for the next of its kind.
+PINNED_SHARE = 0.75
+CONFIRMED_SHARE = 1.25
 # Spread below this share of the mean spread is noise of its estimate from few normals, not precision.
 SPREAD_FLOOR = 0.25
 
@@ -26,9 +31,9 @@ class Normality:
     spread: Tensor
 
     @classmethod
-    def fit(cls, strengths: Tensor) -> Normality:
-        """Estimate from the residual strengths (B, H, W) of normals, smoothed since B is small."""
-        spread = blur(strengths.square().mean(dim=0)[None, None])[0, 0].clamp_min(0.0).sqrt()
+    def fit(cls, excess: Tensor) -> Normality:
+        """Estimate from the excess residuals (B, H, W) of normals, smoothed since B is small."""
+        spread = blur(excess.square().mean(dim=0)[None, None])[0, 0].clamp_min(0.0).sqrt()
         return cls(spread + SPREAD_FLOOR * spread.mean() + 1e-4)
 
 
@@ -41,12 +46,32 @@ def residual_strength(residual: Tensor, polarity: Polarity) -> Tensor:
     return residual.abs().mean(dim=1)
 
 
-def unfamiliarity(score: Tensor, familiar: tuple[float, float], size: tuple[int, int]) -> Tensor:
-    """Return per pixel (B, H, W) how little the bank explains it, 0 (a known normal) to 1, from s (B, P1, P2)."""
-    low, high = familiar
-    ramp = ((score - low) / max(high - low, 1e-12)).clamp(0.0, 1.0)
-    # Bilinear, so that a contour does not end at a patch's edge.
-    return functional.interpolate(ramp.unsqueeze(1), size=size, mode="bilinear", align_corners=False)[:, 0]
+def known_residual(strength: Tensor, cells: tuple[int, int], share: float) -> Tensor:
+    """Return what the bank keeps of a normal's residual: (B, P1, P2, R) of |S| (B, H, W).
+
+    The largest of every two by two pixels, so that a part a pixel aside is excused alike; R are the (H / 2P1)(W / 2P2)
+    values of one location. ``share`` is how much of it is excused.
+    """
+    p1, p2 = cells
+    half = functional.max_pool2d(strength.unsqueeze(1), 2)[:, 0]  # (B, H/2, W/2)
+    batch, height, width = half.shape
+    tiles = half.reshape(batch, p1, height // p1, p2, width // p2).transpose(2, 3)
+    return share * tiles.reshape(batch, p1, p2, -1)
+
+
+def excess_residual(strength: Tensor, known: Tensor) -> Tensor:
+    """Return max(|S| - what the nearest normals left themselves, 0), (B, H, W), from known (B, P1, P2, R)."""
+    batch, height, width = strength.shape
+    p1, p2 = known.shape[1:3]
+    tiles = known.reshape(batch, p1, p2, height // (2 * p1), width // (2 * p2)).transpose(2, 3)
+    half = tiles.reshape(batch, 1, height // 2, width // 2)
+    excused = functional.interpolate(half, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
+    return (strength - excused).clamp_min(0.0)
+
+
+def smooth(excess: Tensor, sigma: float) -> Tensor:
+    """Return excess residuals (B, H, W) evened out by a Gaussian of ``sigma`` pixels; 0 leaves them as they are."""
+    return blur(excess.unsqueeze(1), sigma)[:, 0] if sigma > 0 else excess
 
 
 def image_score(anomaly: Tensor, pixels: int) -> Tensor:
