@@ -149,6 +149,19 @@ def test_what_waits_for_the_broker_is_bounded_in_bytes(embedded_broker: TansuBro
     assert len(read_frames(settings, 500)) >= 3
 
 
+def test_a_sender_closes_at_once_whatever_waits(embedded_broker: TansuBroker) -> None:
+    settings = KafkaSettings(bootstrap_servers=embedded_broker.address)
+    ensure_topics(settings, LIMITS)
+    threads = threading.active_count()
+    sender = FrameSender(settings, max_bytes=10_000, delivery_timeout_s=30)
+    embedded_broker.kill()
+    sender.offer(frame_event(), b"frame")
+    started = time.monotonic()
+    sender.close()
+    assert time.monotonic() - started < 0.9
+    assert threading.active_count() <= threads
+
+
 def frame_event() -> FrameEvent:
     return FrameEvent(frame_id=new_frame_id(), camera="cam", captured_at=utc_now())
 

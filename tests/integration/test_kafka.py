@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from deploy.local.servers import TansuBroker, free_port
@@ -165,10 +165,11 @@ def test_a_callback_that_fails_loses_no_message(kafka_settings: KafkaSettings, p
             joining = threading.Thread(target=second.poll, args=(0.5, 1))
             joining.start()
             with pytest.raises(RuntimeError, match="own error"):
-                wait_for(lambda: False, source)
+                source.poll(20, 10)
             joining.join()
-        source.on_revoked(lambda: None)
+        # The poll that failed goes on in its thread, and is given these.
         send(producer, kafka_settings.frames_topic, [b"0", b"1"])
+        source.on_revoked(lambda: None)
         assert [r.value for r in read(source, 2)] == [b"0", b"1"]
 
 
@@ -299,6 +300,19 @@ def test_after_a_restart_that_lost_everything_frames_arrive_under_another_topic_
     assert before[0].position.topic_id != after[0].position.topic_id
 
 
+def test_offsets_that_go_back_wait_until_the_broker_has_told_whose_they_are(
+    kafka_settings: KafkaSettings, producer: KafkaProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(producer, kafka_settings.frames_topic, [b"0", b"1", b"2"])
+    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+        read(source, 3)
+        source._consumer.seek(TopicPartition(kafka_settings.frames_topic, 0), 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(source, "_refresh_metadata", lambda: False)
+            assert [source.poll(0.3, 10) for _ in range(3)] == [[], [], []]
+        assert [r.value for r in read(source, 2)] == [b"1", b"2"]
+
+
 def test_a_publisher_gives_up_in_bounded_time_while_the_broker_is_away(embedded_broker: TansuBroker) -> None:
     settings = KafkaSettings(bootstrap_servers=embedded_broker.address)
     ensure_topics(settings, LIMITS)
@@ -312,4 +326,8 @@ def test_a_publisher_gives_up_in_bounded_time_while_the_broker_is_away(embedded_
             with pytest.raises(StoreUnavailableError):
                 publisher.events([message])
             assert time.monotonic() - started < 3
-        assert threading.active_count() <= threads
+        # The producer that failed is gone with its threads, and none took its place.
+        deadline = time.monotonic() + 3
+        while threading.active_count() >= threads and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert threading.active_count() < threads

@@ -25,6 +25,9 @@ COMMIT_TIMEOUT_S = 3.0
 COMMIT_RETRY_S = 1.0
 METADATA_TIMEOUT_S = 3.0
 METADATA_MAX_AGE_S = 30.0
+# How long the broker may hold a fetch that finds nothing. kafka-python has one fetch in flight per broker: while one
+# for idle cameras is held, the busy one gets nothing (the default of 500 ms: 130 frames/s of 78 kB instead of 1300).
+FETCH_WAIT_MS = 20
 
 Fetched: TypeAlias = dict[TopicPartition, list[ConsumerRecord]]
 
@@ -57,6 +60,7 @@ class KafkaSource:
                 session_timeout_ms=settings.session_timeout_ms,
                 heartbeat_interval_ms=settings.heartbeat_interval_ms,
                 metadata_max_age_ms=round(METADATA_MAX_AGE_S * 1000),
+                fetch_max_wait_ms=FETCH_WAIT_MS,
                 fetch_max_bytes=fetch_bytes,
                 max_partition_fetch_bytes=fetch_bytes,
             )
@@ -167,7 +171,7 @@ class KafkaSource:
         """
         went_back = any(records[0].offset < self._next_offsets.get(tp, 0) for tp, records in fetched.items())
         known = all(tp in self._topic_ids for tp in fetched)
-        if fetched and (went_back or not known or self._rebalances.unverified) and not self._refresh_metadata():
+        if fetched and (went_back or not known) and not self._refresh_metadata():
             for partition, records in fetched.items():
                 self._consumer.seek(partition, records[0].offset)
             return
@@ -187,8 +191,7 @@ class KafkaSource:
         update = self._consumer._cluster.request_update()  # noqa: SLF001 - topics() does this without a timeout
         arrived = threading.Event()
         update.add_both(lambda _: arrived.set())
-        self._rebalances.unverified = not (arrived.wait(METADATA_TIMEOUT_S) and update.succeeded())
-        return not self._rebalances.unverified
+        return arrived.wait(METADATA_TIMEOUT_S) and bool(update.succeeded())
 
     def _commit(self) -> None:
         owned = self._consumer.assignment()
@@ -212,7 +215,6 @@ class _Rebalances(AsyncConsumerRebalanceListener):  # type: ignore[misc] # untyp
     def __init__(self, source: KafkaSource) -> None:
         self._source = source
         self.requests: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
-        self.unverified = True
         self.closing = False
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
@@ -229,7 +231,6 @@ class _Rebalances(AsyncConsumerRebalanceListener):  # type: ignore[misc] # untyp
         source = self._source
         source._topic_ids = {tp: known for tp, known in source._topic_ids.items() if tp in assigned}  # noqa: SLF001
         source._next_offsets = {tp: n for tp, n in source._next_offsets.items() if tp in assigned}  # noqa: SLF001
-        self.unverified = True
         if source._paused:  # noqa: SLF001
             source._consumer.pause(*assigned)  # noqa: SLF001
         log.info("partitions assigned", partitions=sorted(tp.partition for tp in assigned))
