@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.core.preprocessing import decode_pixels
 from monitor.image_header import read_image_header
 from monitor.ports import RawRecord
 from monitor.settings import LimitSettings
 from schemas.errors import InvalidFrameError, Reason
 from schemas.messages import FrameEvent
-
-# What cannot be decoded is reported by this program, once, with the frame's name.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def decode_frame(
@@ -64,24 +61,10 @@ def decode_image(
         detail = f"{header.width} x {header.height} pixels, the model expects {source_size[1]} x {source_size[0]}"
         raise InvalidFrameError(Reason.WRONG_SIZE, detail)
     # Some decoders make up the rest of an image that ends early, and that would be inspected.
-    image = _decode(data, channels) if header.complete else None
+    try:
+        image = decode_pixels(data, channels) if header.complete else None
+    except ValueError as error:
+        raise InvalidFrameError(Reason.NOT_AN_IMAGE, str(error)) from error
     if image is None or image.shape[:2] != (header.height, header.width):
         raise InvalidFrameError(Reason.TRUNCATED, f"{header.content_type} that ends early or is damaged")
-    return _to_8_bits(image)
-
-
-def _decode(data: bytes, channels: int) -> NDArray[np.integer | np.floating] | None:
-    colour = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
-    flags = colour | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        return None
-
-
-def _to_8_bits(image: NDArray[np.integer | np.floating]) -> NDArray[np.uint8]:
-    if image.dtype == np.uint8:
-        return image.astype(np.uint8, copy=False)
-    if image.dtype == np.uint16:
-        return np.asarray(cv2.convertScaleAbs(image, alpha=1 / 257), dtype=np.uint8)
-    raise InvalidFrameError(Reason.NOT_AN_IMAGE, f"pixels of type {image.dtype}, expected 8 or 16 bits without sign")
+    return image

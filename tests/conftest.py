@@ -10,12 +10,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 from sqlalchemy import URL, create_engine, make_url, text
 
 from deploy.local.servers import TansuBroker, ValkeyServer
 from monitor.settings import KafkaSettings
+
+
+# Time limits of examples say how busy the machine is, not whether the behaviour holds.
+hypothesis.settings.register_profile("paedid", deadline=None)
+hypothesis.settings.load_profile("paedid")
 
 
 def pytest_configure(config: pytest.Config) -> None:

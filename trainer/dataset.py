@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.core.preprocessing import prepare
+from monitor.core.preprocessing import decode_pixels, prepare
 from schemas.artifacts import InputSpec
 from schemas.errors import ConfigurationError, DataError
 
@@ -87,23 +86,24 @@ def load_dataset(data: Path, size: str = "auto", colour: str = "auto", progress:
         DataError, ConfigurationError.
     """
     paths = find_images(data)
-    digest = hashlib.sha256()
-    decoded: list[NDArray[np.uint8]] = []
+    sizes, digest, coloured = set(), hashlib.sha256(), False
     for done, path in enumerate(paths, 1):
         content = path.read_bytes()
         digest.update(hashlib.sha256(content).digest())
-        decoded.append(_decode(path, content))
+        image = _decode(path, content, channels=3)
+        sizes.add(image.shape[:2])
+        coloured = coloured or _is_coloured(image)
         if progress:
-            progress(done, len(paths))
-    sizes = {image.shape[:2] for image in decoded}
-    height, width = parse_size(size, next(iter(sizes)) if len(sizes) == 1 else None)
-    spec = InputSpec(
-        height=height,
-        width=width,
-        channels=_channels(colour, decoded),
-        source_size=next(iter(sizes)) if len(sizes) == 1 else None,
-    )
-    images = np.stack([prepare(image, spec) for image in decoded])
+            progress(done, 2 * len(paths))
+    source = next(iter(sizes)) if len(sizes) == 1 else None
+    height, width = parse_size(size, source)
+    spec = InputSpec(height=height, width=width, channels=_channels(colour, coloured=coloured), source_size=source)
+    images = np.empty((len(paths), spec.channels, height, width), np.float32)
+    # Read again rather than kept: the camera's pixels of a thousand images need not fit into memory.
+    for index, path in enumerate(paths):
+        images[index] = prepare(_decode(path, path.read_bytes(), spec.channels), spec)
+        if progress:
+            progress(len(paths) + index + 1, 2 * len(paths))
     return Dataset(spec=spec, images=images, paths=paths, sha256=digest.hexdigest())
 
 
@@ -132,20 +132,22 @@ def _round(length: float) -> int:
     return STEP * max(1, round(length / STEP))
 
 
-def _decode(path: Path, content: bytes) -> NDArray[np.uint8]:
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+def _decode(path: Path, content: bytes, channels: int) -> NDArray[np.uint8]:
+    try:
+        image = decode_pixels(content, channels)
+    except ValueError as error:
+        msg = f"{path}: {error}. Convert it, or take it out of the folder."
+        raise DataError(msg) from error
     if image is None:
-        msg = f"{path}: not an image that can be read. Remove it, or restore it from the camera."
+        msg = f"{path}: not an image that can be read. Take it out of the folder, or restore it from the camera."
         raise DataError(msg)
-    return np.asarray(image, dtype=np.uint8)
+    return image
 
 
-def _channels(colour: str, images: Sequence[NDArray[np.uint8]]) -> Literal[1, 3]:
-    if colour in {"grey", "colour"}:
-        return 1 if colour == "grey" else 3
-    if colour != "auto":
+def _channels(colour: str, *, coloured: bool) -> Literal[1, 3]:
+    if colour not in {"auto", "grey", "colour"}:
         raise ConfigurationError("--colour", colour, "unknown", "Use auto, grey or colour.")
-    return 3 if any(_is_coloured(image) for image in images) else 1
+    return 3 if colour == "colour" or (colour == "auto" and coloured) else 1
 
 
 def _is_coloured(image: NDArray[np.uint8]) -> bool:

@@ -15,8 +15,8 @@ from schemas.errors import OperatorError
 
 TICK_S = 0.05
 STALLED_S = 60.0
-TEACHING_S = 120.0
-ORDINARY_AFTER_S = 20.0
+QUIET_S = 20.0  # without a false flag for so long, there is nothing more to teach
+ORDINARY_AFTER_S = 10.0
 IDLE_RATE = 2.0  # parts a second once the story is told: the embedded broker keeps in memory all it was sent
 SAMPLES_OF_A_KIND = 3
 
@@ -45,17 +45,20 @@ class Show:
         self.board.measuring = False
 
     def teach(self) -> None:
-        """Let the operator confirm good parts that are falsely flagged, until the lessons have shown their effect."""
-        started = time.monotonic()
+        """Let the operator confirm good parts that are falsely flagged, until no more come or enough were taught."""
+        quiet_since = time.monotonic()
         ordinary: Judged | None = None
-        while not self.operator.done and time.monotonic() - started < TEACHING_S:
+        while not self.operator.done and time.monotonic() - quiet_since < QUIET_S:
+            lessons = len(self.operator.lessons)
             for judged in self._watch():
                 self.operator.look_at(judged)
                 ordinary = judged if judged.part.good else ordinary
             self.operator.tick()
             # A line may flag no good part at all: then an ordinary one shows what a click does.
-            if not self.operator.lessons and ordinary and time.monotonic() - started > ORDINARY_AFTER_S:
+            if not lessons and ordinary and time.monotonic() - quiet_since > ORDINARY_AFTER_S:
                 self.operator.confirm(ordinary)
+            if len(self.operator.lessons) > lessons or self.operator.busy:
+                quiet_since = time.monotonic()
 
     def linger(self) -> None:
         """Let the line go on, slowly, until Ctrl-C."""

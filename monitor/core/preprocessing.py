@@ -1,4 +1,4 @@
-"""From a decoded camera frame to the network's input."""
+"""From an encoded camera frame to the network's input: the same pixels in training and on the line."""
 
 from __future__ import annotations
 
@@ -9,6 +9,34 @@ from numpy.typing import NDArray
 from schemas.artifacts import InputSpec
 
 GREY_DIMENSIONS = 2
+
+# What cannot be decoded is reported by this program, once, with the image's name.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def decode_pixels(data: bytes, channels: int) -> NDArray[np.uint8] | None:
+    """Decode an image to (H, W), or to (H, W, 3) BGR where ``channels`` is 3; None if it is damaged or none.
+
+    The pixels are those the camera sent: an orientation tag does not turn them, transparency is dropped, and 16 bits
+    become 8 over the full range (65535 becomes 255).
+
+    Raises:
+        ValueError: its pixels are neither 8 nor 16 bits without sign.
+    """
+    colour = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+    flags = colour | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:
+        return None
+    if image is None:
+        return None
+    if image.dtype == np.uint16:
+        return np.asarray(cv2.convertScaleAbs(image, alpha=1 / 257), dtype=np.uint8)
+    if image.dtype != np.uint8:
+        msg = f"pixels of type {image.dtype}, expected 8 or 16 bits without sign"
+        raise ValueError(msg)
+    return np.asarray(image, dtype=np.uint8)
 
 
 def prepare(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
