@@ -18,7 +18,6 @@ from sqlalchemy import URL, create_engine, make_url, text
 from deploy.local.servers import TansuBroker, ValkeyServer
 from monitor.settings import KafkaSettings
 
-
 # Time limits of examples say how busy the machine is, not whether the behaviour holds.
 hypothesis.settings.register_profile("paedid", deadline=None)
 hypothesis.settings.load_profile("paedid")
