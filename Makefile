@@ -1,17 +1,18 @@
-# The same words everywhere: demo, test, lint. All of them set up .venv first.
+# The same words everywhere: install, demo, test, lint. All of them set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 RUN := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
 
-.PHONY: demo test lint format clean
+.PHONY: help install demo test lint format clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo   train on a simulated line, stream it, inspect it, teach it (Ctrl-C ends it)"
-	@echo "make test   install what the tests need, then lint, type-check and test"
-	@echo "make lint   ruff and mypy --strict"
-	@echo "make format let ruff format the code"
-	@echo "make clean  remove .venv and what demo and tests left"
+	@echo "make install  set up .venv with the programs and the embedded servers"
+	@echo "make demo     train on a simulated line, stream it, inspect it, teach it (Ctrl-C ends it)"
+	@echo "make test     install what the tests need, then lint, type-check and test"
+	@echo "make lint     ruff and mypy --strict"
+	@echo "make format   let ruff format the code"
+	@echo "make clean    remove .venv and what demo and tests left"
 
 # A stamp a purpose: users need no test tools.
 $(VENV)/.local: pyproject.toml constraints.txt
@@ -23,6 +24,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+install: $(VENV)/.local
 
 demo: $(VENV)/.local
 	$(RUN) -m deploy.local demo $(ARGS)

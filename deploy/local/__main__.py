@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import typer
 from rich.console import Console
 
+from monitor.logs import configure_logging
+from monitor.settings import LogSettings
 from schemas.commands import run_app
 from schemas.errors import ConfigurationError
 
@@ -23,6 +26,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 @app.callback()
 def describe() -> None:
     """The whole monitor on one machine, with a Kafka broker, Valkey and SQLite of its own."""
+    configure_logging(LogSettings(level="warning"))
 
 
 @app.command()
@@ -49,6 +53,36 @@ def demo(
         exit=exit_, report=report, seed=seed,
     )  # fmt: skip
     run_demo(settings, Console())
+
+
+@app.command()
+def up(
+    bundle: Annotated[Path, typer.Argument(help="The model, as paedid-trainer wrote it.")],
+    out: Annotated[Path, typer.Option(help="Where the database, the bank, images and logs go; used again next time.")],
+) -> None:
+    """Run a line's broker, bank, database, worker and learner here until Ctrl-C; attach cameras to it.
+
+    The broker keeps frames in memory: those not yet inspected when it stops are lost. For a plant, give the programs
+    servers of your own (see 'paedid-monitor settings').
+    """
+    from deploy.local.stack import Stack
+    from monitor.adapters.artifacts import load_bundle
+
+    load_bundle(bundle)  # a wrong bundle is told before anything starts
+    console = Console(soft_wrap=True, highlight=False)
+    with Stack(out, bundle) as stack:
+        stack.wait_until_ready()
+        monitor = f"paedid-monitor --config {stack.config}"
+        console.print(f"Ready. Logs, images and the database are in {stack.directory}.")
+        console.print(f"  attach a camera   {monitor} camera SOURCE --camera NAME --rate FPS")
+        console.print(f"  review parts      {monitor} review list")
+        console.print("Ctrl-C stops it.")
+        try:
+            while True:
+                stack.check()
+                time.sleep(1.0)
+        except KeyboardInterrupt:
+            console.print("Stopping ...")
 
 
 def _fresh(out: Path) -> Path:

@@ -18,7 +18,7 @@ STALLED_S = 60.0
 QUIET_S = 20.0  # without a false flag for so long, there is nothing more to teach
 ORDINARY_AFTER_S = 10.0
 IDLE_RATE = 2.0  # parts a second once the story is told: the embedded broker keeps in memory all it was sent
-SAMPLES_OF_A_KIND = 3
+SAMPLES_OF_A_KIND = 2
 
 
 @dataclass

@@ -92,6 +92,5 @@ class Stack:
             "database": {"url": f"sqlite:///{self.directory / 'monitor.db'}"},
             "images": {"url": str(self.directory / "images"), "keep": self._keep_images},
             "model": {"bundle": str(self.bundle)},
-            "log": {"format": "json"},
         }
         self.config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
