@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import beta, norm
 
 CONFIDENCE = 0.95
+# A score below this share of the largest is that of a frame without any anomaly.
+NEGLIGIBLE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +49,33 @@ def verdict_threshold(scores: NDArray[np.floating], wanted_rate: float) -> Verdi
     assumes nothing, so it tells when there were too few normals to promise the rate.
 
     Args:
-        scores: (N,) scores > 0 of normal frames on which nothing else was chosen.
+        scores: (N,) scores >= 0, N >= 1, of normal frames on which nothing else was chosen.
         wanted_rate: share of the normals to be flagged at most, in (0, 1).
     """
     values = np.sort(np.asarray(scores, dtype=np.float64))
     count = len(values)
+    if not count:
+        msg = "no scores of normal frames, so no threshold"
+        raise ValueError(msg)
     allowed = math.floor(wanted_rate * count)
     if allowed:
         threshold = float(values[count - allowed - 1])
     else:
-        logs = np.log(np.maximum(values, 1e-12))
-        fitted = math.exp(float(logs.mean() + norm.ppf(1.0 - wanted_rate) * logs.std(ddof=1))) if count > 1 else 0.0
-        threshold = max(float(values[-1]), fitted)
+        threshold = max(float(values[-1]), _log_normal_quantile(values, wanted_rate))
     above = int((values > threshold).sum())
     low, high = clopper_pearson(above, count)
     return VerdictThreshold(threshold, above, low, high)
+
+
+def _log_normal_quantile(values: NDArray[np.float64], rate: float) -> float:
+    """Return what a share ``rate`` of normals exceeds, by a log-normal fit to sorted scores; 0 where none can be made.
+
+    A frame that the bank explains wholly scores (next to) nothing. Its logarithm would blow the spread up, so such
+    frames count in the share and not in the fit.
+    """
+    fitted = values[values > NEGLIGIBLE * values[-1]]
+    if len(fitted) < 2:  # noqa: PLR2004 - a spread takes two
+        return 0.0
+    logs = np.log(fitted)
+    tail = rate * len(values) / len(fitted)
+    return math.exp(float(logs.mean() + norm.ppf(1.0 - tail) * logs.std(ddof=1)))

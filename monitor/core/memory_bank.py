@@ -112,7 +112,7 @@ class MemoryBank:
             exclude: (B,) a slot each frame must not find (its own, when normals are held against each other).
 
         Raises:
-            ValueError: the bank is empty, or the features do not fit it.
+            ValueError: the bank is empty but for what is excluded, or the features do not fit it.
         """
         batch = features.shape[0]
         p1, p2, p3 = self.latent_shape
@@ -128,6 +128,9 @@ class MemoryBank:
         if exclude is not None:
             similarity.scatter_(2, exclude.view(1, batch, 1).expand(p1 * p2, -1, -1), -torch.inf)
         best, slot = similarity.max(dim=2)  # (P1*P2, B)
+        if exclude is not None and best.isneginf().any():
+            msg = "nothing is left in the memory bank without the excluded slot"
+            raise ValueError(msg)
         location = torch.arange(p1 * p2, device=slot.device).unsqueeze(1)
         nearest = self._features[location, slot]  # (P1*P2, B, P3)
         known = self._known[location, slot]  # (P1*P2, B, R)
