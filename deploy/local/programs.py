@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from deploy.local.launcher import launch
 from schemas.errors import OperatorError
 
 STOP_TIMEOUT_S = 20.0
@@ -36,18 +37,20 @@ class Program:
         """The process id while it runs."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, negative for a signal; None while it runs or before it was started."""
+        return self._process.poll() if self._process else None
+
     def start(self) -> Self:
-        """Start it, in a session of its own, so that a Ctrl-C in the terminal reaches its owner first."""
+        """Start it, in a session of its own, so that a Ctrl-C in the terminal reaches its owner first.
+
+        On Linux it is asked to end when the *thread* that started it dies.
+        """
         environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-        with self.log_file.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-m", "monitor", *self._arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
+        command = [sys.executable, "-m", "monitor", *self._arguments]
+        # Asked to end rather than killed: what the worker has in hand, it still stores.
+        self._process = launch(command, self.log_file, on_parent_death=signal.SIGTERM, environment=environment)
         return self
 
     def check(self) -> None:

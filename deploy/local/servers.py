@@ -9,7 +9,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -17,25 +16,13 @@ from typing import Self
 
 import structlog
 
+from deploy.local.launcher import launch
 from schemas.errors import OperatorError
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 1.0
 LOG_TAIL_BYTES = 2000
-
-# Run by a bare interpreter that then becomes the server. Linux kills the server with its parent, so that none outlives
-# a killed one; the parent is compared because it may have died before the kernel was asked. (No preexec_fn: it can
-# deadlock in a process with threads.)
-_LAUNCHER = """
-import os, sys
-if sys.platform == "linux":
-    import ctypes
-    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit("the parent is gone")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 log = structlog.get_logger()
 
@@ -113,16 +100,9 @@ class EmbeddedServer(ABC):
             raise ServerStartError(self.name, problem)
         self._require_free_port()
         self.directory.mkdir(parents=True, exist_ok=True)
-        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
-        with self.log_file.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - the binary is the package's own
-                [*launcher, str(self._binary()), *self._arguments()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=self.directory,
-                start_new_session=True,
-            )
+        command = [str(self._binary()), *self._arguments()]
+        # Killed, not asked: Tansu would wait for its clients.
+        self._process = launch(command, self.log_file, on_parent_death=signal.SIGKILL, cwd=self.directory)
         try:
             self._wait_until_it_answers(self._process)
         except BaseException:
