@@ -70,6 +70,7 @@ def train(
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     autoencoder = PatchAutoencoder(Architecture(input=spec, widths=settings.widths))
+    _start_at_mean(autoencoder, images)
     autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack this form
     optimiser = torch.optim.AdamW(autoencoder.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -106,12 +107,22 @@ def check_not_collapsed(
     mse_of_mean = float(np.mean((images.mean(axis=0) - validation) ** 2))
     if not np.isfinite(mse) or (mse > COLLAPSED * mse_of_mean and mse > NOISE_FLOOR**2):
         msg = (
-            f"the autoencoder collapsed: its root mean square error on validation images is {mse**0.5:.4f}, that of "
-            f"the plain mean image {mse_of_mean**0.5:.4f}. Nothing was saved. Train with a smaller --learning-rate or "
-            "more --steps, and check that the images show the same product in the same place."
+            f"the autoencoder collapsed, or has hardly learnt: its root mean square error on validation images is "
+            f"{mse**0.5:.4f}, that of the plain mean image {mse_of_mean**0.5:.4f}. Nothing was saved. Train with more "
+            "--steps or a smaller --learning-rate, and check that the images show the same product in the same place."
         )
         raise TrainingError(msg)
     return TrainingReport(rmse=mse**0.5, rmse_of_mean_image=mse_of_mean**0.5, steps=steps)
+
+
+@torch.no_grad()
+def _start_at_mean(autoencoder: PatchAutoencoder, images: NDArray[np.float32]) -> None:
+    """Let D begin at the images' mean brightness: it needs not spend its first hundred steps on finding that."""
+    last = autoencoder.decoder[-1]
+    assert isinstance(last, torch.nn.Conv2d)
+    assert last.bias is not None
+    last.bias.copy_(torch.from_numpy(images.mean(axis=(0, 2, 3))))
+    last.weight.mul_(0.1)
 
 
 def _draw_batch(
