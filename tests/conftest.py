@@ -9,6 +9,10 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# OpenMP threads that wait busily starve every other process on the machine; to be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import hypothesis
 import pytest
@@ -17,6 +21,11 @@ from sqlalchemy import URL, create_engine, make_url, text
 
 from deploy.local.servers import TansuBroker, ValkeyServer
 from monitor.settings import KafkaSettings
+
+if TYPE_CHECKING:  # imports torch and kafka, which few tests need
+    from tests.faults.line import Line, MakeLine
+
+TOPICS = ("frames_topic", "dead_topic", "inspections_topic")
 
 # Time limits of examples say how busy the machine is, not whether the behaviour holds.
 hypothesis.settings.register_profile("paedid", deadline=None)
@@ -111,20 +120,69 @@ def postgres_server() -> Iterator[URL]:
         shutil.rmtree(directory)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """SQLAlchemy URL of an empty database of this test's own; the test runs once on each kind of server."""
-    if request.param == "sqlite":
-        folder: Path = request.getfixturevalue("tmp_path")
-        yield f"sqlite:///{folder / 'monitor.db'}"
-        return
-    server: URL = request.getfixturevalue("postgres_server")
+@pytest.fixture
+def postgres_url(postgres_server: URL) -> Iterator[str]:
+    """SQLAlchemy URL of an empty PostgreSQL database of this test's own."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    engine = create_engine(postgres_server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
-    yield server.set(database=name).render_as_string(hide_password=False)
+    yield postgres_server.set(database=name).render_as_string(hide_password=False)
     with engine.connect() as connection:
         # Forced: a test that failed may have left connections.
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     engine.dispose()
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """SQLAlchemy URL of an SQLite file of this test's own, which is not there yet."""
+    return f"sqlite:///{tmp_path / 'monitor.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """SQLAlchemy URL of an empty database of this test's own; the test runs once on each kind of server."""
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+    return url
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model of the simulated line at 64x64, for tests of whole programs. Change it only as a copy."""
+    from tests.faults.line import train_bundle  # noqa: PLC0415 - see above
+
+    return train_bundle(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def make_line(bundle: Path, kafka_settings: KafkaSettings, redis_url: str, tmp_path: Path) -> Iterator[MakeLine]:
+    """Make a line of programs in a folder and on topics of its own, which exist, as do its tables."""
+    from tests.faults.line import Line  # noqa: PLC0415 - see above
+
+    lines: list[Line] = []
+
+    def make(database_url: str, **sections: dict[str, Any]) -> Line:
+        name = f"line-{len(lines)}"
+        directory = tmp_path / name
+        directory.mkdir()
+        own = {key: f"{name}.{getattr(kafka_settings, key)}" for key in ("group", *TOPICS)}
+        line = Line(
+            directory,
+            {
+                "kafka": kafka_settings.model_dump() | own,
+                "redis": {"url": redis_url},
+                "database": {"url": database_url},
+                "images": {"url": str(directory / "images")},
+                "model": {"bundle": str(bundle)},
+                "log": {"format": "json"},
+            }
+            | sections,
+        )
+        lines.append(line)
+        line.prepare()
+        return line
+
+    yield make
+    for line in lines:
+        line.close()
