@@ -49,10 +49,15 @@ def prepare(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
     elif spec.channels > 1 and image.ndim == GREY_DIMENSIONS:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), dtype=np.uint8)
     pixels: NDArray[np.float32] = image.astype(np.float32) / 255.0
-    if image.shape[:2] != (spec.height, spec.width):
-        shrinks = image.shape[0] >= spec.height and image.shape[1] >= spec.width
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        pixels = np.asarray(cv2.resize(pixels, (spec.width, spec.height), interpolation=method), dtype=np.float32)
+    # First what shrinks, then what grows: OpenCV averages areas only where neither axis grows.
+    pixels = _resize(pixels, min(image.shape[0], spec.height), min(image.shape[1], spec.width), cv2.INTER_AREA)
+    pixels = _resize(pixels, spec.height, spec.width, cv2.INTER_LINEAR)
     if pixels.ndim == GREY_DIMENSIONS:
         return np.ascontiguousarray(pixels[None])
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _resize(pixels: NDArray[np.float32], height: int, width: int, method: int) -> NDArray[np.float32]:
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=method), dtype=np.float32)
