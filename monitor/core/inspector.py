@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monitor.core.autoencoder import PatchAutoencoder
+from monitor.core.autoencoder import PatchAutoencoder, for_inference
 from monitor.core.decomposition import decompose
 from monitor.core.memory_bank import MemoryBank, Retrieval
 from monitor.core.per_frame import per_frame
@@ -102,7 +102,7 @@ class Inspector:
         self.device = torch.device(device)
         self.manifest = model.manifest
         self.seed = model.seed
-        self._autoencoder = model.autoencoder.to(self.device).eval()
+        self._autoencoder = for_inference(model.autoencoder).to(self.device)
         self._normality = Normality(model.normality.spread.to(self.device))
         self._pinned = self.new_bank()
 
