@@ -37,7 +37,7 @@ from schemas.artifacts import Manifest
 from schemas.messages import FrameEvent
 
 SIZE = 16
-LATENT = (8, 8, 4)
+ENTRY = (8, 8, 5)  # four features and one value of residual
 NORMAL, DEFECT, POISON, NOT_A_NUMBER = 50, 200, 13, 14  # grey values the toy model reacts to
 AWAY = StoreUnavailableError("away")
 MANIFEST = Manifest.model_validate(
@@ -48,7 +48,7 @@ MANIFEST = Manifest.model_validate(
         "encoder_hash": "0" * 64,
         "calibration": {
             "alpha": 0.5, "lam": 0.1, "solver_steps": 1, "polarity": "both", "mask_threshold": 0.5, "min_area": 1,
-            "score_pixels": 1, "familiar": (0.0, 0.1), "synthetic_dice": 1.0,
+            "score_pixels": 1, "smoothing": 0.0, "synthetic_dice": 1.0,
             "verdict": {
                 "threshold": 0.5, "wanted_false_reject_rate": 0.0, "normals": 1, "above": 0,
                 "false_reject_low": 0.0, "false_reject_high": 1.0, "synthetic_detected": 1.0,
@@ -60,8 +60,8 @@ MANIFEST = Manifest.model_validate(
     }
 )  # fmt: skip
 
-SEED = np.ones((2, *LATENT), np.float16)
-SHAPE = BankShape(MANIFEST.encoder_hash, LATENT, capacity=6)
+SEED = np.ones((2, *ENTRY), np.float16)
+SHAPE = BankShape(MANIFEST.encoder_hash, ENTRY, capacity=6)
 
 
 def png(grey: int, height: int = SIZE, width: int = SIZE) -> bytes:
@@ -79,7 +79,7 @@ class ToyInspector:
         self.calls: list[tuple[int, MemoryBank]] = []
 
     def new_bank(self, online_slots: int = 0) -> MemoryBank:
-        bank = MemoryBank(LATENT, len(self.seed) + online_slots)
+        bank = MemoryBank(ENTRY, len(self.seed) + online_slots, residual=1)
         for slot, features in enumerate(self.seed):
             bank.put(slot, features)
         return bank
@@ -237,7 +237,7 @@ class Banks(MemoryBankStore):
 
     def teach(self, camera: str, name: str, value: float = 2) -> None:
         super().open(BankKey(camera, "toy-1"), SHAPE, SEED)
-        self.add(BankKey(camera, "toy-1"), SHAPE, name, np.full(LATENT, value, np.float16))
+        self.add(BankKey(camera, "toy-1"), SHAPE, name, np.full(ENTRY, value, np.float16))
 
 
 def make_settings(max_frames: int = 4, keep: str = "flagged", sample_normal: float = 0.0) -> Settings:

@@ -10,7 +10,7 @@ from monitor.bank_follower import BankFollower
 from monitor.clock import FakeClock
 from monitor.ports import BankChanges, BankKey, BankShape, LearnedSlot
 from schemas.errors import BankMismatchError
-from tests.unit.pipeline_fakes import AWAY, LATENT, SEED, SHAPE, Banks, ToyInspector
+from tests.unit.pipeline_fakes import AWAY, ENTRY, SEED, SHAPE, Banks, ToyInspector
 
 KEY = BankKey("cam", "toy-1")
 
@@ -40,7 +40,7 @@ def test_an_edit_is_there_at_the_next_look() -> None:
     banks.teach("cam", "one", 7)
     bank = follower.current("cam")
     assert bank.version == 1
-    assert np.array_equal(bank.features(2), np.full(LATENT, 7, np.float16))
+    assert np.array_equal(bank.entry(2), np.full(ENTRY, 7, np.float16))
     assert banks.asked == [None, 0]
 
 
@@ -155,7 +155,7 @@ def test_a_bank_that_redis_lost_is_not_made_anew_with_fewer_normals() -> None:
     assert [entry["event"] for entry in logs] == [
         "Redis has lost the bank; inspecting with version 1 until it is rebuilt"
     ]
-    learned = LearnedSlot(2, "one", 1, np.full(LATENT, 2, np.float16))
+    learned = LearnedSlot(2, "one", 1, np.full(ENTRY, 2, np.float16))
     banks.open(KEY, SHAPE, SEED, learned=[learned], version=2)
     bank = follower.current("cam")
     assert (bank.version, len(bank)) == (2, 3)
@@ -163,6 +163,6 @@ def test_a_bank_that_redis_lost_is_not_made_anew_with_fewer_normals() -> None:
 
 def test_a_bank_of_another_encoder_stops_the_worker() -> None:
     banks = Banks()
-    banks.open(KEY, BankShape("f" * 64, LATENT, 6), SEED)
+    banks.open(KEY, BankShape("f" * 64, ENTRY, 6), SEED)
     with pytest.raises(BankMismatchError):
         follow(banks).current("cam")
