@@ -67,7 +67,7 @@ def show(
     """Tell everything that is known about a frame."""
     with _desk(context.obj) as desk:
         details = desk.show(frame)
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     for name, value in _facts(details):
         console.print(f"[bold]{name:<12}[/] {value}")
     for region in details.regions:
