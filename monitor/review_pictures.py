@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from monitor.adapters.review_desk import FrameDetails
 
 CONTOUR = (40, 40, 230)  # BGR
+OVERLAY_SIDE = 600  # smaller frames are enlarged, so that the line goes round the defect and not over it
 
 
 def save_pictures(settings: Settings, details: FrameDetails, folder: Path) -> list[Path]:
@@ -49,6 +50,11 @@ def save_pictures(settings: Settings, details: FrameDetails, folder: Path) -> li
 
 
 def overlay(frame: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return the frame (H, W, 3) with the mask's (H, W) contours drawn on it."""
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return np.asarray(cv2.drawContours(frame.copy(), contours, -1, CONTOUR, 1), dtype=np.uint8)
+    """Return the frame (H, W, 3), enlarged if it is small, with a line around the mask's (H, W) regions."""
+    scale = max(1, -(-OVERLAY_SIDE // max(frame.shape[:2])))
+    size = frame.shape[1] * scale, frame.shape[0] * scale
+    canvas = np.array(cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC))
+    large = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    around = cv2.dilate(large, np.ones((2 * scale + 3, 2 * scale + 3), np.uint8))
+    contours, _ = cv2.findContours(around, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(canvas, contours, -1, CONTOUR, 1), dtype=np.uint8)
