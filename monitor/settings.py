@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,9 @@ from schemas.errors import ConfigurationError
 PREFIX = "PAEDID_"
 CONFIG_VARIABLE = "PAEDID_CONFIG"
 MAX_CONFIG_BYTES = 1_000_000
+DATABASE_DRIVERS = frozenset({"sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg"})
+
+HIDDEN = "..."
 
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._\-]{1,249}$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -49,8 +53,8 @@ def _database_url(value: SecretStr) -> SecretStr:
     except ArgumentError as error:
         msg = "not an SQLAlchemy URL such as sqlite:///monitor.db or postgresql+psycopg://user@host/name"
         raise ValueError(msg) from error
-    if url.get_backend_name() not in {"sqlite", "postgresql"}:
-        msg = f"{url.get_backend_name()!r} is not supported; use sqlite or postgresql"
+    if url.drivername not in DATABASE_DRIVERS:
+        msg = f"{url.drivername!r} is not supported; use sqlite or postgresql+psycopg"
         raise ValueError(msg)
     return value
 
@@ -207,6 +211,11 @@ def load_settings(config: Path | None = None, environment: Mapping[str, str] | N
         raise _explain(error, origins, config) from None
 
 
+def redact(url: str) -> str:
+    """Return a URL without what may be secret in it: whatever stands before the host, and the options at its end."""
+    return re.sub(r"\?.*", f"?{HIDDEN}", re.sub(r"//.*@", f"//{HIDDEN}@", url, flags=re.DOTALL), flags=re.DOTALL)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
@@ -255,7 +264,11 @@ def _explain(error: ValidationError, origins: Mapping[str, str], config: Path | 
         hint = f"Did you mean {close[0]}?" if close else "'paedid-monitor settings' lists all keys."
         return ConfigurationError(key, "...", f"there is no such setting (in {place})", hint)
     secret = any(part in key for part in ("password", "database.url"))
-    value = "..." if secret else first.get("input")
+    value = first.get("input")
+    if secret:
+        value = HIDDEN
+    elif isinstance(value, str):
+        value = redact(value)
     problem = first["msg"].removeprefix("Value error, ")
     return ConfigurationError(key, value, f"{problem} (in {place})", "'paedid-monitor settings' explains each key.")
 

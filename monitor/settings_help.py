@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, SecretStr
 
-from monitor.settings import CONFIG_VARIABLE, PREFIX, Settings
+from monitor.settings import CONFIG_VARIABLE, HIDDEN, PREFIX, Settings, redact
 
 
 def explain_settings(settings: Settings) -> Iterator[str]:
@@ -24,13 +24,17 @@ def explain_settings(settings: Settings) -> Iterator[str]:
         yield f"{section}:"
         for key, field in type(values).model_fields.items():
             yield f"  # {field.description} [{PREFIX}{section.upper()}__{key.upper()}]"
-            yield f"  {key}: {_as_yaml(getattr(values, key))}"
+            yield f"  {key}: {_as_yaml(_without_secrets(key, getattr(values, key)))}"
+
+
+def _without_secrets(key: str, value: object) -> object:
+    if key != "url":
+        return HIDDEN if isinstance(value, SecretStr) else value
+    # People must be able to see where their data goes.
+    return redact(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
 
 
 def _as_yaml(value: object) -> str:
-    if isinstance(value, SecretStr):
-        # Without a password it is no secret, and people must be able to see where their data goes.
-        value = value.get_secret_value() if "@" not in value.get_secret_value() else str(value)
     if isinstance(value, Path):
         value = str(value)
     if value is None or isinstance(value, bool | int | float):

@@ -13,6 +13,7 @@ import structlog
 from fsspec.implementations.local import LocalFileSystem
 
 from monitor.errors import StoreUnavailableError
+from monitor.settings import redact
 from schemas.errors import ConfigurationError
 
 KEY = "images.url"
@@ -38,7 +39,7 @@ class FsspecImageStore:
             self._files.makedirs(self._root, exist_ok=True)
         except (ImportError, ValueError, OSError) as error:
             remedy = "Name a writable folder, or install the fsspec package of this kind of store (s3fs for s3://)."
-            raise ConfigurationError(KEY, url, str(error), remedy) from error
+            raise ConfigurationError(KEY, redact(url), str(error), remedy) from error
 
     def put(self, data: bytes) -> str:
         """Store bytes and return their SHA-256; bytes that are there already are not written again.
