@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from monitor.core.autoencoder import PatchAutoencoder
@@ -22,6 +21,7 @@ from monitor.core.regions import threshold
 from monitor.core.scoring import Normality, excess_residual, image_score, residual_strength, smooth
 from schemas.artifacts import PAPER_PIXELS, Calibration, Polarity, VerdictCalibration
 from trainer.bank import build_bank
+from trainer.metrics import auroc, mean_dice
 from trainer.synthetic import paste_defect
 
 Progress = Callable[[int, int], None]
@@ -143,13 +143,6 @@ def calibrate(
     return Calibrated(calibration, best.normality, best.bank)
 
 
-def mean_dice(masks: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Return the mean over frames of 2|A∩B| / (|A| + |B|) of masks (B, H, W); 1 where both are empty."""
-    overlap = (masks & truth).sum(axis=(1, 2))
-    sizes = masks.sum(axis=(1, 2)) + truth.sum(axis=(1, 2))
-    return float(np.where(sizes > 0, 2 * overlap / np.maximum(sizes, 1), 1.0).mean())
-
-
 def _paste_defects(validation: NDArray[np.float32], settings: CalibrationSettings) -> _Material:
     rng = np.random.default_rng(settings.seed)
     origin = np.arange(max(settings.defects, len(validation))) % len(validation)
@@ -219,11 +212,6 @@ def _choose_score_pixels(clean: Tensor, defective: Tensor) -> int:
     counts = [max(1, round(pixels * clean[0].numel() / PAPER_PIXELS)) for pixels in SCORE_PIXELS]
     aurocs = [auroc(image_score(clean, count).numpy(), image_score(defective, count).numpy()) for count in counts]
     return counts[int(np.argmax(aurocs))]
-
-
-def auroc(negatives: NDArray[np.floating], positives: NDArray[np.floating]) -> float:
-    """Return the area under the ROC curve: how often a positive scores above a negative (ties count half)."""
-    return float(mannwhitneyu(positives, negatives).statistic / (len(positives) * len(negatives)))
 
 
 def _choose_verdict(clean: Tensor, defective: Tensor, settings: CalibrationSettings) -> VerdictCalibration:
