@@ -139,7 +139,7 @@ class MemoryBank:
             score=(1.0 - best).clamp_min(0.0).T.reshape(batch, p1, p2),
             nearest=nearest.permute(1, 2, 0).reshape(batch, p3, p1, p2),
             slot=slot.T.reshape(batch, p1, p2),
-            known=known.transpose(0, 1).reshape(batch, p1, p2, -1),
+            known=known.transpose(0, 1).reshape(batch, p1, p2, known.shape[2]),
         )
 
     def _similarity(self, vectors: Tensor) -> Tensor:

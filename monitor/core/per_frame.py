@@ -13,7 +13,8 @@ def per_frame(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
 
     Matrix kernels choose their blocking, and so their rounding, by the batch's size; a flipped near-tie in the
     retrieval then changes a whole patch. On CPU one frame at a time is also no slower: its planes stay in the cache.
+    Convolutions choose by the layout in memory as well, so it is always the same one.
     """
-    if batch.device.type != "cpu" or batch.shape[0] <= 1:
+    if batch.device.type != "cpu" or not batch.shape[0]:
         return function(batch)
-    return torch.cat([function(frame.unsqueeze(0)) for frame in batch])
+    return torch.cat([function(frame.unsqueeze(0).contiguous()) for frame in batch])

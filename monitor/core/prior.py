@@ -21,7 +21,7 @@ def abnormal_locations(score: Tensor, alpha: float) -> Tensor:
     chosen = torch.zeros(batch, p1 * p2, dtype=torch.bool, device=score.device)
     if count:
         # Stable, so that equal scores are chosen alike whatever stands beside the frame in its batch.
-        order = score.reshape(batch, -1).argsort(dim=1, descending=True, stable=True)
+        order = score.flatten(1).argsort(dim=1, descending=True, stable=True)
         chosen.scatter_(1, order[:, :count], value=True)
     return chosen.reshape(batch, p1, p2)
 

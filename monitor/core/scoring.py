@@ -56,7 +56,7 @@ def known_residual(strength: Tensor, cells: tuple[int, int], share: float) -> Te
     half = functional.max_pool2d(strength.unsqueeze(1), 2)[:, 0]  # (B, H/2, W/2)
     batch, height, width = half.shape
     tiles = half.reshape(batch, p1, height // p1, p2, width // p2).transpose(2, 3)
-    return share * tiles.reshape(batch, p1, p2, -1)
+    return share * tiles.reshape(batch, p1, p2, (height // p1) * (width // p2))
 
 
 def excess_residual(strength: Tensor, known: Tensor) -> Tensor:
