@@ -1,0 +1,66 @@
+"""A small model and its product, shared by every test that needs one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from monitor.core.inspector import Inspector, Model
+from tests.unit.small_model import Parts, simulate, train_on
+from trainer.bank import entries_of
+from trainer.bundle import Trained, save_bundle
+
+
+@pytest.fixture(scope="session")
+def parts() -> Parts:
+    """Grey frames."""
+    return simulate(colour=False)
+
+
+@pytest.fixture(scope="session")
+def colour_parts() -> Parts:
+    """The same parts in colour."""
+    return simulate(colour=True)
+
+
+@pytest.fixture(scope="session")
+def trained(parts: Parts) -> Trained:
+    """What a few seconds of training on the grey parts give."""
+    return train_on(parts)
+
+
+@pytest.fixture(scope="session")
+def colour_trained(colour_parts: Parts) -> Trained:
+    """The same for the parts in colour."""
+    return train_on(colour_parts)
+
+
+@pytest.fixture(scope="session")
+def model(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The grey model as it left the trainer, never on disk; only its manifest was."""
+    return _in_memory(trained, tmp_path_factory.mktemp("grey"))
+
+
+@pytest.fixture(scope="session")
+def colour_model(colour_trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The same in colour."""
+    return _in_memory(colour_trained, tmp_path_factory.mktemp("colour"))
+
+
+def _in_memory(trained: Trained, folder: Path) -> Model:
+    manifest = save_bundle(folder / "bundle", trained)
+    calibrated = trained.calibrated
+    return Model(manifest, trained.autoencoder, calibrated.normality, entries_of(calibrated.bank))
+
+
+@pytest.fixture(scope="session")
+def inspector(model: Model) -> Inspector:
+    """Inspects with the grey model."""
+    return Inspector(model)
+
+
+@pytest.fixture(scope="session")
+def colour_inspector(colour_model: Model) -> Inspector:
+    """Inspects with the colour model."""
+    return Inspector(colour_model)
