@@ -162,12 +162,12 @@ def make_line(bundle: Path, kafka_settings: KafkaSettings, redis_url: str, tmp_p
 
     lines: list[Line] = []
 
-    def make(database_url: str, **sections: dict[str, Any]) -> Line:
+    def make(database_url: str, kind: type[Line] = Line, **sections: dict[str, Any]) -> Line:
         name = f"line-{len(lines)}"
         directory = tmp_path / name
         directory.mkdir()
         own = {key: f"{name}.{getattr(kafka_settings, key)}" for key in ("group", *TOPICS)}
-        line = Line(
+        line = kind(
             directory,
             {
                 "kafka": kafka_settings.model_dump() | own,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any, TypeAlias
 
 import cv2
@@ -70,6 +74,14 @@ def wait_until(condition: Callable[[], bool], timeout: float = 60, programs: Seq
         time.sleep(0.02)
 
 
+def run(program: str, *arguments: str, environment: Mapping[str, str] | None = None) -> CompletedProcess[str]:
+    """Run ``monitor`` or ``trainer`` to its end, as a shell would."""
+    command = [sys.executable, "-m", program, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | (environment or {})
+    )
+
+
 @dataclass(frozen=True)
 class Message:
     """What is sent to the frames topic."""
@@ -112,6 +124,10 @@ class Line:
     def program(self, name: str, *arguments: str) -> Program:
         """Return a command of paedid-monitor, to be used as a context manager; it logs to ``name``.log."""
         return Program(name, ["--config", str(self.config), *arguments], self.directory)
+
+    def run(self, *arguments: str) -> CompletedProcess[str]:
+        """Run a command of paedid-monitor to its end."""
+        return run("monitor", "--config", str(self.config), *arguments)
 
     def send(self, messages: Iterable[Message]) -> int:
         """Send messages and wait until the broker has them."""
