@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import TrainingError
+from trainer.thresholds import MaskRule
 
 Images = NDArray[np.float32]  # (N, C, H, W) in [0, 1]
 Progress = Callable[[int, int], None]  # called with (done, total)
+VALIDATION_SHARE = 0.25  # of the normals, for choosing thresholds; the default of ``trainer.build``
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,18 @@ class Method(Protocol):
 
     def size_bytes(self) -> int:
         """Return the bytes of what was learnt: model and bank."""
+
+
+@runtime_checkable
+class SelfCalibrating(Protocol):
+    """A method that calibrates itself, as the product does, rather than having its threshold chosen for it.
+
+    Its ``fit`` is given all normals and holds validation normals back by ``trainer.dataset.split``, with
+    VALIDATION_SHARE and the given seed: the same ones by which the other methods' thresholds are chosen.
+    """
+
+    def mask_rule(self) -> MaskRule:
+        """Return the threshold and minimum area that ``fit`` chose without any label."""
 
 
 @dataclass(frozen=True, slots=True)
