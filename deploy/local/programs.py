@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from deploy.local.launcher import launch
+from monitor.settings import PREFIX
 from schemas.errors import OperatorError
 
 STOP_TIMEOUT_S = 20.0
@@ -45,9 +46,12 @@ class Program:
     def start(self) -> Self:
         """Start it, in a session of its own, so that a Ctrl-C in the terminal reaches its owner first.
 
+        It takes its settings from its arguments alone, none from the environment.
         On Linux it is asked to end when the *thread* that started it dies.
         """
-        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+        # Without settings meant for other programs: a plant's database must not get the demo's frames.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        environment |= {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
         command = [sys.executable, "-m", "monitor", *self._arguments]
         # Asked to end rather than killed: what the worker has in hand, it still stores.
         self._process = launch(command, self.log_file, on_parent_death=signal.SIGTERM, environment=environment)
