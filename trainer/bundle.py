@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -38,13 +39,21 @@ def check_target(out: Path) -> None:
         raise ConfigurationError(
             "--out", str(out), "exists and is not a model bundle", "Name a new folder, or an earlier bundle."
         )
+    parent = out.resolve().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise ConfigurationError(
+            "--out", str(out), f"{parent} is not a folder that can be written to", "Name a place in one that can."
+        )
 
 
 def save_bundle(out: Path, trained: Trained) -> Manifest:
     """Write a bundle to ``out``; an earlier bundle there is replaced once the new one is whole."""
     check_target(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    place = out.resolve()  # what a link points to is replaced, not the link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         draft.chmod(0o755)
         save_tensors({k: v.contiguous() for k, v in trained.autoencoder.state_dict().items()}, draft / AUTOENCODER)
@@ -52,12 +61,25 @@ def save_bundle(out: Path, trained: Trained) -> Manifest:
         save_arrays({"spread": trained.calibrated.normality.spread.cpu().numpy()}, draft / NORMALITY)
         manifest = _manifest(draft, trained)
         (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        if out.exists():
-            shutil.rmtree(out)
-        draft.rename(out)
+        _put_in_place(draft, place)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return manifest
+
+
+def _put_in_place(draft: Path, place: Path) -> None:
+    """Move the draft to its place; the bundle that was there is deleted last, and comes back if the move fails."""
+    if not place.exists():
+        draft.rename(place)
+        return
+    aside = draft.with_name(f"{draft.name}-replaced")
+    place.rename(aside)
+    try:
+        draft.rename(place)
+    except BaseException:
+        aside.rename(place)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _manifest(folder: Path, trained: Trained) -> Manifest:
