@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -56,7 +57,8 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
         settings.training,
         lambda n, m, loss: reporter.stage("training", n, m, f"rmse {loss**0.5:.4f}"),
     )
-    normals = flipped(_sample(parts.train, settings.bank_images // len(flips), settings.training.seed), flips)
+    sampled = _sample(parts.train, math.ceil(settings.bank_images / len(flips)), settings.training.seed)
+    normals = flipped(sampled, flips)[: settings.bank_images]
     calibrated = calibrate(
         autoencoder,
         normals,
@@ -80,4 +82,4 @@ def _sample(images: NDArray[np.float32], count: int, seed: int) -> NDArray[np.fl
     """Return at most ``count`` of the images, at random by ``seed``."""
     if len(images) <= count:
         return images
-    return images[np.sort(np.random.default_rng(seed).choice(len(images), max(1, count), replace=False))]
+    return images[np.sort(np.random.default_rng(seed).choice(len(images), count, replace=False))]

@@ -51,6 +51,7 @@ class CalibrationSettings:
 
 MIN_AREAS = (1, 2, 4, 8, 16)
 LEVELS = 48
+LEAST_LEVEL = 1e-3  # of the normals' spread
 # The image score averages the largest values of this many pixels of a 128x128 frame, and in proportion elsewhere.
 SCORE_PIXELS = (10, 30, 100, 300)
 
@@ -195,6 +196,8 @@ def _best_level(anomaly: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple
     """Return the level of the best mean Dice and that Dice, for anomaly maps and true masks (D, H, W)."""
     share = truth.mean()
     levels = np.quantile(anomaly[:, ::2, ::2], 1.0 - np.geomspace(share / 30, min(0.5, 5 * share), LEVELS))
+    # Most residuals are exactly zero on a clean product; a level must be above that.
+    levels = np.maximum(levels, LEAST_LEVEL)
     dices = [mean_dice(anomaly > level, truth) for level in levels]
     index = int(np.argmax(dices))
     return float(levels[index]), dices[index]

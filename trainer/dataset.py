@@ -63,7 +63,7 @@ def find_images(data: Path) -> tuple[Path, ...]:
         raise DataError(msg)
     folder = data / "train" / "good"
     folder = folder if folder.is_dir() else data
-    paths = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES))
+    paths = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir()))
     if len(paths) < MIN_IMAGES:
         msg = (
             f"{folder}: {len(paths)} images ({', '.join(sorted(SUFFIXES))}), at least {MIN_IMAGES} normal ones are "
