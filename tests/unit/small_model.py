@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from deploy.simulation import LineSettings, SimulatedLine
@@ -50,7 +51,10 @@ def simulate(*, colour: bool) -> Parts:
 
 def train_on(parts: Parts) -> Trained:
     """Train and calibrate."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine, two threads wait for each other at every one of many small steps
     autoencoder, report = train(parts.spec, parts.train, parts.validation, ((),), SETTINGS)
+    torch.set_num_threads(threads)
     wanted = CalibrationSettings(lambdas=(1e-4, 3e-4), smoothings=(0.0, 0.9), defects=24, false_reject_rate=0.1)
     calibrated = calibrate(autoencoder, parts.train, parts.validation, wanted)
     summary = DataSummary(

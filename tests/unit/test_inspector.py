@@ -16,7 +16,7 @@ from monitor.core.per_frame import per_frame
 from monitor.core.scoring import Normality
 from schemas.artifacts import Architecture, InputSpec
 from tests.unit.small_model import Parts
-from trainer.calibrate import auroc
+from trainer.metrics import auroc
 
 PLANES = ("mask", "anomaly", "prior", "background", "residual")
 shared = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
