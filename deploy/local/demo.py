@@ -101,14 +101,15 @@ def _play(settings: DemoSettings, story: Story, show: Show, train_seconds: float
     """Stream and teach; Ctrl-C goes straight to the end."""
     show.feed.start()
     try:
-        with show.view:
-            show.measure(story.count)
-            show.teach()
-        _tell_results(settings, show, train_seconds, console)
-        if not settings.exit:
-            console.print("The line goes on; Ctrl-C ends it.")
+        with show.heeding_ctrl_c():
             with show.view:
-                show.linger()
+                show.measure(story.count)
+                show.teach()
+            _tell_results(settings, show, train_seconds, console)
+            if not settings.exit:
+                console.print("The line goes on; Ctrl-C ends it.")
+                with show.view:
+                    show.linger()
     except KeyboardInterrupt:
         console.print("Finishing what is under way ...")
     show.drain()

@@ -76,9 +76,9 @@ class Scoreboard:
         """Frames stored with a verdict."""
         return self.verdicts[Verdict.NORMAL] + self.verdicts[Verdict.DEFECT]
 
-    def read(self, sent: dict[str, DemoPart]) -> Iterator[Judged]:
-        """Yield the inspections stored since the last call, held against what was sent."""
-        query = select(InspectionRow).where(InspectionRow.id > self._last_id).order_by(InspectionRow.id)
+    def read(self, sent: dict[str, DemoPart], most: int | None = None) -> Iterator[Judged]:
+        """Yield the inspections stored since the last call, at most so many, held against what was sent."""
+        query = select(InspectionRow).where(InspectionRow.id > self._last_id).order_by(InspectionRow.id).limit(most)
         with Session(self._engine) as session:
             rows = list(session.scalars(query))
             session.expunge_all()

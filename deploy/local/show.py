@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 
 from deploy.local.feed import Feed
 from deploy.local.live import LiveView
@@ -36,11 +40,13 @@ class Show:
     view: LiveView
     samples: list[DemoPart] = field(default_factory=list)
     _progress_at: float = field(default_factory=time.monotonic)
+    _interrupted: bool = False
 
     def measure(self, count: int) -> None:
         """Watch until the first ``count`` parts are all accounted for."""
-        while self.board.settled + self.board.dead_lettered < count:
-            for judged in self._watch():
+        # No more than these: the parts that follow are not those the figures are of.
+        while (left := count - self.board.settled - self.board.dead_lettered) > 0:
+            for judged in self._watch(left):
                 self._keep_sample(judged.part)
         self.board.measuring = False
 
@@ -73,18 +79,36 @@ class Show:
         while self.board.settled + self.board.dead_lettered < self.feed.count:
             self._watch()
 
-    def _watch(self) -> list[Judged]:
-        """Read what was stored since the last look.
+    @contextmanager
+    def heeding_ctrl_c(self) -> Iterator[None]:
+        """Within, the first Ctrl-C waits for the end of a look, so that no frame is half counted; a second does not."""
+
+        def on_interrupt(_number: int, _frame: FrameType | None) -> None:
+            signal.signal(signal.SIGINT, before)
+            self._interrupted = True
+
+        before = signal.signal(signal.SIGINT, on_interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+            self._interrupted = False
+
+    def _watch(self, most: int | None = None) -> list[Judged]:
+        """Read what was stored since the last look, at most so many frames.
 
         Raises:
             OperatorError: a program ended, the camera cannot send, or nothing was stored for long.
+            KeyboardInterrupt: see ``heeding_ctrl_c``.
         """
+        if self._interrupted:
+            raise KeyboardInterrupt
         time.sleep(TICK_S)
         self.stack.check()
         if self.feed.error is not None:
             msg = f"the demo's camera could not send: {self.feed.error}"
             raise OperatorError(msg)
-        found = list(self.board.read(self.feed.sent))
+        found = list(self.board.read(self.feed.sent, most))
         now = time.monotonic()
         if found:
             self._progress_at = now
