@@ -105,6 +105,8 @@ def _play(settings: DemoSettings, story: Story, show: Show, train_seconds: float
             with show.view:
                 show.measure(story.count)
                 show.teach()
+                if settings.exit:
+                    show.drain()  # the figures told are then those of the report
             _tell_results(settings, show, train_seconds, console)
             if not settings.exit:
                 console.print("The line goes on; Ctrl-C ends it.")
