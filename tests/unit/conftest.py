@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from monitor.core.inspector import Inspector, Model
 from tests.unit.small_model import Parts, simulate, train_on
@@ -46,6 +48,15 @@ def model(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Model:
 def colour_model(colour_trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """The same in colour."""
     return _in_memory(colour_trained, tmp_path_factory.mktemp("colour"))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """On a busy machine, two threads wait for each other at every one of many small steps."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _in_memory(trained: Trained, folder: Path) -> Model:

@@ -46,7 +46,7 @@ def test_every_threshold_is_finite_and_within_what_was_searched(trained: Trained
 def test_synthetic_defects_are_found_better_than_by_chance(trained: Trained) -> None:
     found = trained.calibrated.calibration
     # The best of all blind masks, the whole frame, would have a Dice of about 0.02.
-    assert found.synthetic_dice > 0.15
+    assert found.synthetic_dice > 0.4
     assert found.verdict.synthetic_detected > 2 * found.verdict.above / found.verdict.normals
 
 
@@ -61,10 +61,16 @@ def test_the_thresholds_hold_on_real_defects_that_calibration_never_saw(inspecto
     bank = inspector.new_bank()
     good, found = inspector.inspect(parts.fresh, bank), inspector.inspect(parts.defective, bank)
     scores = [np.array([inspection.score for inspection in each]) for each in (good, found)]
-    assert auroc(*scores) > 0.8
+    assert auroc(*scores) > 0.7
     dice = mean_dice(np.stack([inspection.mask for inspection in found]), parts.truth)
-    assert dice > 3 * parts.truth.mean()
+    assert dice > 0.1  # the whole frame would have 0.02
     assert np.mean([inspection.flagged for inspection in good]) <= 0.35
+
+
+def test_the_candidate_with_the_best_dice_is_chosen(trained: Trained, parts: Parts) -> None:
+    alone = [recalibrate(trained, parts, replace(QUICK, lambdas=(lam,))).calibration for lam in (1e2, 3e-4, 1e3)]
+    assert recalibrate(trained, parts, replace(QUICK, lambdas=(1e2, 3e-4, 1e3))).calibration == alone[1]
+    assert alone[1].synthetic_dice > max(alone[0].synthetic_dice, alone[2].synthetic_dice)
 
 
 def test_the_same_seed_calibrates_alike(trained: Trained, parts: Parts) -> None:

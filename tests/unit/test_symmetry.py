@@ -42,6 +42,12 @@ def test_a_part_that_may_lie_either_way_round_may_be_turned() -> None:
     assert find_flips(parts[:30], parts[30:]) == ((), BOTH)
 
 
+def test_a_small_mark_on_one_side_is_enough_to_tell_left_from_right() -> None:
+    parts = product(40, mirror=LEFT_RIGHT)
+    parts[..., 8:16, 8:16] += 0.12
+    assert find_flips(parts[:30], parts[30:]) == ((),)
+
+
 def test_every_image_is_given_under_every_mirroring() -> None:
     images = product(3, channels=3)
     both = flipped(images, ((), LEFT_RIGHT, BOTH))

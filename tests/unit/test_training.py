@@ -17,6 +17,8 @@ from trainer.bundle import Trained
 from trainer.calibrate import CalibrationSettings
 from trainer.training import TrainingSettings, check_not_collapsed, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FEW = replace(SETTINGS, steps=12)
 
 
