@@ -62,6 +62,8 @@ def test_a_stack_is_gone_soon_after_its_owner_was_killed(bundle: Path, tmp_path:
         assert len(running) == 4
         owner.send_signal(signal.SIGKILL)
     _, left = psutil.wait_procs(running, timeout=30)
+    for process in left:
+        process.kill()
     assert left == []
     # The programs were asked to end, and ended as they should, although the servers were gone by then.
     for name in ("worker", "learner"):
