@@ -27,7 +27,8 @@ with Stack(Path(sys.argv[1]), Path(sys.argv[2])) as stack:
 
 
 def descendants(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children(recursive=True)
+    found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
+    return found
 
 
 def test_a_stack_is_whole_while_it_runs_and_is_gone_afterwards(
