@@ -17,7 +17,8 @@ REPEAT_AFTER_S: Final = 30.0
 # Messages made of data must not fill the memory.
 MAX_REMEMBERED: Final = 1000
 # Libraries heard from this level on. At 'debug' they say all they have, and nothing is dropped.
-LIBRARIES: Final = {"kafka": logging.ERROR} | dict.fromkeys(
+# kafka-python writes several lines for what this program says in one, with what it means.
+LIBRARIES: Final = {"kafka": logging.CRITICAL} | dict.fromkeys(
     ("redis", "sqlalchemy", "alembic", "asyncio", "fsspec"), logging.WARNING
 )
 

@@ -50,7 +50,7 @@ class Architecture(_Frozen):
     """The patch autoencoder's layout: one convolution block and one 2x pooling per entry of ``widths``."""
 
     input: InputSpec
-    widths: Annotated[tuple[int, ...], Field(min_length=1, max_length=8)]
+    widths: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=8)]
 
     @model_validator(mode="after")
     def _divisible(self) -> Architecture:

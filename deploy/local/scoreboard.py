@@ -9,13 +9,13 @@ from datetime import datetime
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, mannwhitneyu
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from deploy.local.parts import DemoPart
 from schemas.messages import Verdict
 from schemas.tables import DeadLetterRow, InspectionRow
+from trainer.metrics import auroc, estimate, mean_dice, shrink
 
 
 @dataclass(frozen=True)
@@ -130,17 +130,16 @@ class Scoreboard:
 
     def dice_interval(self) -> tuple[float, float] | None:
         """Return the 95 % bootstrap interval of the mean Dice."""
-        if len(self.dices) < 3:  # noqa: PLR2004 - fewer cannot be resampled
+        if not self.dices:
             return None
-        interval = bootstrap((self.dices,), np.mean, rng=0, method="percentile").confidence_interval
-        return float(interval.low), float(interval.high)
+        interval = estimate(np.asarray(self.dices))
+        return interval.low, interval.high
 
     def image_auroc(self) -> float | None:
         """Return how often a defective part scores above a good one."""
         if not self.good_scores or not self.defect_scores:
             return None
-        pairs = len(self.good_scores) * len(self.defect_scores)
-        return float(mannwhitneyu(self.defect_scores, self.good_scores).statistic / pairs)
+        return auroc(np.asarray(self.good_scores), np.asarray(self.defect_scores))
 
 
 def judge(row: InspectionRow, part: DemoPart) -> Judged:
@@ -148,7 +147,8 @@ def judge(row: InspectionRow, part: DemoPart) -> Judged:
     mask = _decode(row.mask_png) if row.mask_png else None
     dice = None
     if not part.good and mask is not None:
-        dice = dice_of(mask, shrink(part.truth, (mask.shape[0], mask.shape[1])))
+        truth = shrink(part.truth, (mask.shape[0], mask.shape[1]))
+        dice = mean_dice(mask[None], truth[None])
     return Judged(
         frame_id=row.frame_id,
         part=part,
@@ -160,20 +160,6 @@ def judge(row: InspectionRow, part: DemoPart) -> Judged:
         inspected_at=row.inspected_at,
         latency_ms=row.latency_ms,
     )
-
-
-def shrink(truth: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return a mask (h, w) at another size (H, W): pixels that it covers by half or more."""
-    if truth.shape == size:
-        return truth
-    covered = cv2.resize(truth.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    return np.asarray(covered >= 0.5 - 1e-6)
-
-
-def dice_of(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Return 2|A∩B| / (|A| + |B|) of two masks (H, W); 1 where both are empty."""
-    size = int(mask.sum()) + int(truth.sum())
-    return 2 * int((mask & truth).sum()) / size if size else 1.0
 
 
 def _decode(png: bytes) -> NDArray[np.bool_]:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.local.parts import DemoPart
-from deploy.local.scoreboard import dice_of, shrink
 from monitor.core.inspector import Inspection, Inspector
+from trainer.metrics import mean_dice, shrink
 
 COLUMNS = ("frame", "truth", "prior", "background", "residual", "anomaly", "mask")
 CELL = 160
@@ -60,7 +60,7 @@ def _row(inspector: Inspector, part: DemoPart) -> tuple[str, list[NDArray[np.uin
 def _caption(part: DemoPart, inspection: Inspection, truth: NDArray[np.bool_], limit: float) -> str:
     truth_says = part.defect or part.variant or "good"
     verdict = "flagged" if inspection.flagged else "passed"
-    dice = "" if part.good else f", Dice {dice_of(inspection.mask, truth):.2f}"
+    dice = "" if part.good else f", Dice {mean_dice(inspection.mask[None], truth[None]):.2f}"
     return f"{part.serial} ({truth_says}): {verdict}, score {inspection.score:.1f} of {limit:.1f}{dice}"
 
 

@@ -68,8 +68,10 @@ def _load_normality(path: Path, manifest: Manifest) -> Normality:
 def _load_seed(path: Path, manifest: Manifest) -> NDArray[np.float16]:
     features = _load_array(path, "entries")
     expected = manifest.architecture.entry_shape
-    if features.dtype != np.float16 or features.shape[1:] != expected or not len(features):
-        msg = f"{path}: 'entries' {features.dtype} {features.shape} must be float16 (N, *{expected}), N >= 1. {REMEDY}"
+    fits = features.dtype == np.float16 and features.shape[1:] == expected and len(features) > 0
+    if not fits or not np.isfinite(features).all():
+        found = f"{features.dtype} {features.shape}"
+        msg = f"{path}: 'entries' {found} must be finite float16 (N, *{expected}), N >= 1. {REMEDY}"
         raise BundleError(msg)
     return np.asarray(features, dtype=np.float16)
 
