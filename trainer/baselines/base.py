@@ -84,7 +84,7 @@ BUILT_IN = {
     "padim": "trainer.baselines.padim",
     "rasl": "trainer.baselines.rasl",
     "pae": "trainer.baselines.paedid",
-    "paedid-paper": "trainer.baselines.paedid",
+    "paedid-paper": "trainer.baselines.paedid_paper",
     "paedid": "trainer.baselines.paedid",
 }
 

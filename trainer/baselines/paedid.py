@@ -1,0 +1,177 @@
+"""PAEDID as shipped, and PAE: its prior without the decomposition, both behind the benchmark's interface."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monitor.core.autoencoder import PatchAutoencoder, for_inference
+from monitor.core.inspector import Explanation, anomaly_map, explain
+from monitor.core.memory_bank import MemoryBank
+from monitor.core.per_frame import per_frame
+from monitor.core.prior import restrict
+from monitor.core.scoring import image_score
+from schemas.artifacts import InputSpec
+from trainer.bank import entries_of
+from trainer.baselines.base import VALIDATION_SHARE, Images, Layers, Progress, Scores, register, top_mean
+from trainer.build import BuildSettings
+from trainer.calibrate import Calibrated, calibrate
+from trainer.dataset import Split, split
+from trainer.symmetry import Flips, find_flips, flipped
+from trainer.thresholds import MaskRule
+from trainer.training import TrainingSettings, train
+
+
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    autoencoder: PatchAutoencoder
+    calibrated: Calibrated
+
+
+class Paedid:
+    """PAEDID with the product's settings; it chooses its own threshold, as ``paedid-trainer train`` does."""
+
+    name = "paedid"
+
+    def __init__(self, settings: BuildSettings | None = None) -> None:
+        self._settings = settings or BuildSettings(validation_share=VALIDATION_SHARE)
+        self._learnt: _Learnt | None = None
+
+    def fit(self, normals: Images, seed: int, progress: Progress | None = None) -> None:
+        """Do what ``trainer.build.build`` does with the images of a folder."""
+        settings = self._settings
+        parts = split(normals, settings.validation_share, seed)
+        flips = find_flips(parts.train, parts.validation)
+        autoencoder = train_autoencoder(parts, flips, replace(settings.training, seed=seed), progress)
+        kept = bank_normals(parts.train, settings.bank_images, flips, seed)
+        calibrated = calibrate(autoencoder, kept, parts.validation, replace(settings.calibration, seed=seed))
+        self._learnt = _Learnt(for_inference(autoencoder), calibrated)
+
+    @torch.inference_mode()
+    def score(self, images: Images) -> Scores:
+        """Return the anomaly maps and scores of ``monitor.core.inspector``."""
+        calibrated = self._model.calibrated
+        anomaly = anomaly_map(self._explain(images), calibrated.normality, calibrated.calibration)
+        scores = image_score(anomaly, calibrated.calibration.score_pixels)
+        return Scores(anomaly.numpy(), scores.numpy())
+
+    def mask_rule(self) -> MaskRule:
+        """Return the product's own calibration."""
+        calibration = self._model.calibrated.calibration
+        return MaskRule(calibration.mask_threshold, calibration.min_area)
+
+    @torch.inference_mode()
+    def layers(self, images: Images) -> Layers:
+        """Return X̂, L and S."""
+        steps = self._explain(images)
+        return Layers(steps.prior.numpy(), steps.background.numpy(), steps.residual.numpy())
+
+    def size_bytes(self) -> int:
+        """Return what the bundle's arrays take."""
+        calibrated = self._model.calibrated
+        bank = entries_of(calibrated.bank).nbytes
+        return parameter_bytes(self._model.autoencoder) + bank + calibrated.normality.spread.nbytes
+
+    @property
+    def _model(self) -> _Learnt:
+        assert self._learnt is not None, "fit comes before score"
+        return self._learnt
+
+    def _explain(self, images: Images) -> Explanation:
+        model = self._model
+        frames = torch.from_numpy(images)
+        return explain(model.autoencoder, frames, model.calibrated.bank, model.calibrated.calibration)
+
+
+class Pae:
+    """|X - X̂| with X̂ = D(M''): PAEDID's autoencoder and bank, but no decomposition and no calibration.
+
+    Of the normals it is given it keeps a few back, to see that training has not collapsed and which mirrorings hold.
+    """
+
+    name = "pae"
+
+    def __init__(self, training: TrainingSettings | None = None, alpha: float = 0.3, bank_images: int = 1000) -> None:
+        self._training = training or TrainingSettings()
+        self._alpha = alpha
+        self._bank_images = bank_images
+        self._autoencoder: PatchAutoencoder | None = None
+        self._bank: MemoryBank | None = None
+
+    def fit(self, normals: Images, seed: int, progress: Progress | None = None) -> None:
+        """Train the autoencoder as PAEDID does, and fill the bank with the features of the normals (N, C, H, W)."""
+        parts = split(normals, 0.0, seed)  # the least there is
+        flips = find_flips(parts.train, parts.validation)
+        autoencoder = train_autoencoder(parts, flips, replace(self._training, seed=seed), progress)
+        self._autoencoder = for_inference(autoencoder)
+        self._bank = feature_bank(self._autoencoder, bank_normals(parts.train, self._bank_images, flips, seed))
+
+    @torch.inference_mode()
+    def score(self, images: Images) -> Scores:
+        """Return |X - X̂| of frames (B, C, H, W), its mean over channels; by its largest values the image."""
+        assert self._autoencoder is not None, "fit comes before score"
+        assert self._bank is not None
+        frames = torch.from_numpy(images)
+        difference = frames - prior_of(self._autoencoder, self._bank, frames, self._alpha)  # (B, C, H, W)
+        maps = difference.abs().mean(dim=1).numpy()
+        return Scores(maps, top_mean(maps))
+
+    def size_bytes(self) -> int:
+        """Return the bytes of the networks, and of the bank in half precision."""
+        assert self._autoencoder is not None, "fit comes before size_bytes"
+        assert self._bank is not None
+        return parameter_bytes(self._autoencoder) + entries_of(self._bank).nbytes
+
+
+def train_autoencoder(
+    parts: Split, flips: Flips, settings: TrainingSettings, progress: Progress | None
+) -> PatchAutoencoder:
+    """Train E and D on ``parts.train`` (N, C, H, W).
+
+    Raises:
+        TrainingError: it collapsed.
+    """
+    channels, height, width = parts.train.shape[1:]
+    spec = InputSpec.model_validate({"channels": channels, "height": height, "width": width})
+    told = None if progress is None else lambda done, total, _: progress(done, total)
+    autoencoder, _ = train(spec, parts.train, parts.validation, flips, settings, told)
+    return autoencoder
+
+
+@torch.no_grad()
+def feature_bank(autoencoder: PatchAutoencoder, normals: Images) -> MemoryBank:
+    """Return a bank of the features of normals (N, C, H, W), and nothing but them."""
+    bank = MemoryBank(autoencoder.architecture.latent_shape, len(normals))
+    for slot, normal in enumerate(normals):
+        features = autoencoder.encode(torch.from_numpy(normal[None]))[0].permute(1, 2, 0)  # (P1, P2, P3)
+        bank.put(slot, features.numpy().astype(np.float16))
+    return bank
+
+
+@torch.no_grad()
+def prior_of(autoencoder: PatchAutoencoder, bank: MemoryBank, frames: Tensor, alpha: float) -> Tensor:
+    """Return X̂ = D(M'') of frames (B, C, H, W)."""
+    features = per_frame(autoencoder.encode, frames)
+    return per_frame(autoencoder.decode, restrict(features, bank.query(features), alpha))
+
+
+def bank_normals(images: Images, count: int, flips: Flips, seed: int) -> NDArray[np.float32]:
+    """Return at most ``count`` normals for the bank, drawn by ``seed`` and mirrored, as ``trainer.build`` does."""
+    needed = math.ceil(count / len(flips))
+    if len(images) > needed:
+        images = images[np.sort(np.random.default_rng(seed).choice(len(images), needed, replace=False))]
+    return flipped(images, flips)[:count]
+
+
+def parameter_bytes(autoencoder: PatchAutoencoder) -> int:
+    """Return the bytes of a network's weights."""
+    return sum(value.nbytes for value in autoencoder.state_dict().values())
+
+
+register("paedid", Paedid)
+register("pae", Pae)
