@@ -77,8 +77,9 @@ def test_a_traceback_is_written_without_the_values_of_variables(kind: str) -> No
 def test_a_library_that_repeats_itself_is_heard_once_and_our_own_lines_always() -> None:
     stream = configured()
     for attempt in range(5):
-        logging.getLogger("kafka.conn").error("connect attempt %d failed", attempt)
-        logging.getLogger("kafka.conn").warning("not that important")
+        logging.getLogger("fsspec.local").error("connect attempt %d failed", attempt)
+        logging.getLogger("fsspec.local").info("not that important")
+        logging.getLogger("kafka.conn").error("what the program itself says better")
         structlog.get_logger("monitor.test").error("ours")
     events = [line["event"] for line in written(stream)]
     assert events == ["connect attempt 0 failed", *["ours"] * 5]
