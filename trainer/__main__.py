@@ -16,6 +16,7 @@ from rich.console import Console
 
 from schemas.artifacts import Manifest, Polarity, read_manifest
 from schemas.commands import run_app
+from trainer.benchmark_command import benchmark
 
 app = typer.Typer(
     add_completion=False,
@@ -88,6 +89,9 @@ def train(
 def show(bundle: Annotated[Path, typer.Argument(help="A model bundle.")]) -> None:
     """Verify a bundle and tell what is in it."""
     describe(read_manifest(bundle), bundle)
+
+
+app.command()(benchmark)
 
 
 def describe(manifest: Manifest, place: Path) -> None:
