@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -48,7 +49,7 @@ def decompose_aligned(
     moved = slice(stack.shape[1] - len(factors), None)
     bases = np.stack([basis for basis, _ in factors]) if factors else np.zeros((0, len(stack), 0))  # Q (k, m, p)
     norm = float(np.linalg.norm(stack))
-    largest = float(np.linalg.norm(stack, 2))
+    largest = float(np.sqrt(np.linalg.eigvalsh((torch.from_numpy(stack).T @ torch.from_numpy(stack)).numpy())[-1]))
     multipliers = stack / max(largest, float(np.abs(stack).max()) / lam)  # Y
     mu = 1.25 / largest
     aligned = stack.copy()  # D + JΔτ
@@ -80,11 +81,13 @@ def shrink_singular_values(matrix: Array, threshold: float) -> tuple[Array, floa
     By the eigenvectors of the small n x n Gram matrix: many times faster than an SVD of the tall one. Singular values
     below 1e-8 of the largest are lost that way; the threshold is far above them.
     """
-    eigenvalues, vectors = np.linalg.eigh(matrix.T @ matrix)
+    # Torch's threads, not numpy's: those wait busily, which on a shared machine costs four times the work itself.
+    tall = torch.from_numpy(matrix)
+    eigenvalues, vectors = np.linalg.eigh((tall.T @ tall).numpy())
     values = np.sqrt(np.maximum(eigenvalues, 0.0))
     kept = np.maximum(values - threshold, 0.0)
     shares = kept / np.maximum(values, np.finfo(np.float64).tiny)
-    return matrix @ ((vectors * shares) @ vectors.T), float(kept.sum())
+    return (tall @ torch.from_numpy((vectors * shares) @ vectors.T)).numpy(), float(kept.sum())
 
 
 def _soft(values: Array, threshold: float) -> Array:
