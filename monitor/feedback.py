@@ -46,10 +46,10 @@ class Learner:
         reviews: where people's words are, and what became of them.
         banks: the banks that the workers follow.
         images: the frames' images; the features are kept there as well.
-        encode: encoded image to (P1, P2, P3) float16; raises InvalidFrameError for what is no image.
+        encode: encoded image to (P1, P2, P3 + R) float16; raises InvalidFrameError for what is no image.
         shape: what the banks of this model must fit.
         model_id: whose banks.
-        seed: (N, P1, P2, P3) the pinned normals of training.
+        seed: (N, P1, P2, P3 + R) the pinned normals of training.
         clock: time.
         poll_interval_s: pause between two looks for reviews.
     """

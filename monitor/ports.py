@@ -139,7 +139,7 @@ class BankKey:
 
 @dataclass(frozen=True, slots=True)
 class BankShape:
-    """What a bank must fit: the encoder that made its features, their (P1, P2, P3), and its slots."""
+    """What a bank must fit: the encoder, the (P1, P2, P3 + R) of an entry (features and residual), and its slots."""
 
     encoder_hash: str
     features: tuple[int, int, int]
@@ -148,7 +148,7 @@ class BankShape:
 
 @dataclass(frozen=True, slots=True)
 class SlotChange:
-    """A slot's new content: a (P1, P2, P3) float16 feature map, or None when it was emptied."""
+    """A slot's new content: a (P1, P2, P3 + R) float16 feature map, or None when it was emptied."""
 
     slot: int
     features: NDArray[np.float16] | None
@@ -288,7 +288,7 @@ class BankStore(Protocol):
         learned: Sequence[LearnedSlot] = (),
         version: int = 0,
     ) -> int:
-        """Return the bank's version, creating it with the ``seed`` (N, P1, P2, P3) of pinned normals if absent.
+        """Return the bank's version, creating it with the ``seed`` (N, P1, P2, P3 + R) of pinned normals if absent.
 
         To restore a bank that was lost, the learner names all that it had ``learned`` and a ``version`` that was
         never used; a bank behind ``version`` is replaced as a whole, in one step.
@@ -314,7 +314,7 @@ class BankStore(Protocol):
         """
 
     def add(self, key: BankKey, shape: BankShape, frame_id: str, features: NDArray[np.float16]) -> BankEdit:
-        """Add a normal's (P1, P2, P3) features under its frame id; a frame already there changes nothing.
+        """Add a normal's (P1, P2, P3 + R) features under its frame id; a frame already there changes nothing.
 
         Raises:
             StoreUnavailableError, BankMismatchError, BankMissingError.

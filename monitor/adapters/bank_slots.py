@@ -38,7 +38,7 @@ def choose_slot(learned: Mapping[str, Learned], pinned: int, capacity: int) -> i
 
 
 def to_bytes(features: NDArray[np.float16], shape: BankShape) -> bytes:
-    """Return a slot's content: (P1, P2, P3) as little-endian float16 in C order, the same on every machine.
+    """Return a slot's content: (P1, P2, P3 + R) as little-endian float16 in C order, the same on every machine.
 
     Raises:
         BankMismatchError: the features do not have the bank's shape.
@@ -50,7 +50,7 @@ def to_bytes(features: NDArray[np.float16], shape: BankShape) -> bytes:
 
 
 def from_bytes(data: bytes, features: tuple[int, int, int]) -> NDArray[np.float16]:
-    """Return a slot's (P1, P2, P3) features, writable."""
+    """Return a slot's (P1, P2, P3 + R) features, writable."""
     return np.frombuffer(data, dtype="<f2").reshape(features).astype(np.float16)
 
 

@@ -115,7 +115,7 @@ class RedisBankStore:
             return self._reader.changes(key, since)
 
     def add(self, key: BankKey, shape: BankShape, frame_id: str, features: NDArray[np.float16]) -> BankEdit:
-        """Add a normal's (P1, P2, P3) features under its frame id; a frame already there changes nothing.
+        """Add a normal's (P1, P2, P3 + R) features under its frame id; a frame already there changes nothing.
 
         Raises:
             StoreUnavailableError: Redis is away; repeat the call, the frame will not be added twice.

@@ -3,7 +3,7 @@
 All keys of a bank share a hash tag, so that a cluster keeps them together: ``paedid:bank:{camera:model}:`` and
 
 * ``meta``: encoder_hash, shape, slot_bytes, capacity, pinned, seed_sha256, version, head (a fingerprint of its history)
-* ``slots``: slot -> (P1, P2, P3) little-endian float16 bytes
+* ``slots``: slot -> (P1, P2, P3 + R) little-endian float16 bytes
 * ``log``: a stream; entry ``<version>-1`` tells the edit that made this version
 * ``frames``: frame id -> 'version slot evicted-frame' of what was learned online
 * ``owners``: slot -> frame id

@@ -102,7 +102,7 @@ class MemoryBankStore:
         return BankChanges(version=bank.version, reload=reload, slots=slots)
 
     def add(self, key: BankKey, shape: BankShape, frame_id: str, features: NDArray[np.float16]) -> BankEdit:
-        """Add a normal's (P1, P2, P3) features under its frame id; a frame already there changes nothing.
+        """Add a normal's (P1, P2, P3 + R) features under its frame id; a frame already there changes nothing.
 
         Raises:
             BankMismatchError: the bank was made by another encoder or has another shape.
