@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +14,15 @@ from monitor.core.memory_bank import MemoryBank
 from monitor.core.per_frame import per_frame
 from monitor.core.scoring import PINNED_SHARE
 from schemas.artifacts import Architecture, Polarity
+from trainer.symmetry import Flips, flipped
+
+
+def bank_normals(images: NDArray[np.float32], count: int, flips: Flips, seed: int) -> NDArray[np.float32]:
+    """Return at most ``count`` normals for the bank, drawn by ``seed`` from images (N, C, H, W) and mirrored."""
+    needed = math.ceil(count / len(flips))
+    if len(images) > needed:
+        images = images[np.sort(np.random.default_rng(seed).choice(len(images), needed, replace=False))]
+    return flipped(images, flips)[:count]
 
 
 @torch.inference_mode()

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from schemas.artifacts import DataSummary, Manifest
+from trainer.bank import bank_normals
 from trainer.bundle import Trained, check_target, save_bundle
 from trainer.calibrate import CalibrationSettings, calibrate
 from trainer.dataset import load_dataset, split
-from trainer.symmetry import find_flips, flipped
+from trainer.symmetry import find_flips
 from trainer.training import TrainingSettings, train
 
 
@@ -57,8 +54,7 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
         settings.training,
         lambda n, m, loss: reporter.stage("training", n, m, f"rmse {loss**0.5:.4f}"),
     )
-    sampled = _sample(parts.train, math.ceil(settings.bank_images / len(flips)), settings.training.seed)
-    normals = flipped(sampled, flips)[: settings.bank_images]
+    normals = bank_normals(parts.train, settings.bank_images, flips, settings.training.seed)
     calibrated = calibrate(
         autoencoder,
         normals,
@@ -76,10 +72,3 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
     training: dict[str, float | int | str] = {k: str(v) for k, v in asdict(settings.training).items()}
     training |= asdict(report) | {"mirrorings": len(flips), "seconds": round(monotonic() - started, 1)}
     return save_bundle(out, Trained(autoencoder, calibrated, summary, training))
-
-
-def _sample(images: NDArray[np.float32], count: int, seed: int) -> NDArray[np.float32]:
-    """Return at most ``count`` of the images, at random by ``seed``."""
-    if len(images) <= count:
-        return images
-    return images[np.sort(np.random.default_rng(seed).choice(len(images), count, replace=False))]

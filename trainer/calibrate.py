@@ -17,12 +17,12 @@ from monitor.core.autoencoder import PatchAutoencoder
 from monitor.core.calibration import verdict_threshold
 from monitor.core.inspector import Explanation, explain
 from monitor.core.memory_bank import MemoryBank
-from monitor.core.regions import threshold
 from monitor.core.scoring import Normality, excess_residual, image_score, residual_strength, smooth
 from schemas.artifacts import PAPER_PIXELS, Calibration, Polarity, VerdictCalibration
 from trainer.bank import build_bank
 from trainer.metrics import auroc, mean_dice
 from trainer.synthetic import paste_defect
+from trainer.thresholds import MIN_AREAS, MaskRule
 
 Progress = Callable[[int, int], None]
 
@@ -49,7 +49,6 @@ class CalibrationSettings:
     seed: int = 0
 
 
-MIN_AREAS = (1, 2, 4, 8, 16)
 LEVELS = 48
 LEAST_LEVEL = 1e-3  # of the normals' spread
 # The image score averages the largest values of this many pixels of a 128x128 frame, and in proportion elsewhere.
@@ -205,7 +204,7 @@ def _best_level(anomaly: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple
 
 def _choose_min_area(anomaly: NDArray[np.float32], truth: NDArray[np.bool_], level: float) -> tuple[int, float]:
     """Return the smallest region worth reporting, and the mean Dice with it."""
-    dices = [mean_dice(np.stack([threshold(each, level, area) for each in anomaly]), truth) for area in MIN_AREAS]
+    dices = [mean_dice(MaskRule(level, area).masks(anomaly), truth) for area in MIN_AREAS]
     index = int(np.argmax(dices))
     return MIN_AREAS[index], dices[index]
 

@@ -12,8 +12,9 @@ from schemas.artifacts import Polarity
 from tests.unit.small_model import Parts
 from trainer.bank import build_bank, entries_of
 from trainer.bundle import Trained
-from trainer.calibrate import MIN_AREAS, Calibrated, CalibrationSettings, calibrate
+from trainer.calibrate import Calibrated, CalibrationSettings, calibrate
 from trainer.metrics import auroc, mean_dice
+from trainer.thresholds import MIN_AREAS
 
 QUICK = CalibrationSettings(lambdas=(3e-4,), smoothings=(0.0, 0.9), defects=16, false_reject_rate=0.1)
 

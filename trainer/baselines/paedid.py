@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from monitor.core.autoencoder import PatchAutoencoder, for_inference
@@ -17,12 +15,12 @@ from monitor.core.per_frame import per_frame
 from monitor.core.prior import restrict
 from monitor.core.scoring import image_score
 from schemas.artifacts import InputSpec
-from trainer.bank import entries_of
+from trainer.bank import bank_normals, entries_of
 from trainer.baselines.base import VALIDATION_SHARE, Images, Layers, Progress, Scores, register, top_mean
 from trainer.build import BuildSettings
 from trainer.calibrate import Calibrated, calibrate
 from trainer.dataset import Split, split
-from trainer.symmetry import Flips, find_flips, flipped
+from trainer.symmetry import Flips, find_flips
 from trainer.thresholds import MaskRule
 from trainer.training import TrainingSettings, train
 
@@ -158,14 +156,6 @@ def prior_of(autoencoder: PatchAutoencoder, bank: MemoryBank, frames: Tensor, al
     """Return X̂ = D(M'') of frames (B, C, H, W)."""
     features = per_frame(autoencoder.encode, frames)
     return per_frame(autoencoder.decode, restrict(features, bank.query(features), alpha))
-
-
-def bank_normals(images: Images, count: int, flips: Flips, seed: int) -> NDArray[np.float32]:
-    """Return at most ``count`` normals for the bank, drawn by ``seed`` and mirrored, as ``trainer.build`` does."""
-    needed = math.ceil(count / len(flips))
-    if len(images) > needed:
-        images = images[np.sort(np.random.default_rng(seed).choice(len(images), needed, replace=False))]
-    return flipped(images, flips)[:count]
 
 
 def parameter_bytes(autoencoder: PatchAutoencoder) -> int:

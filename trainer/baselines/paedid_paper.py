@@ -17,9 +17,9 @@ from torch import Tensor
 from monitor.core.autoencoder import PatchAutoencoder, for_inference
 from monitor.core.decomposition import Decomposition, pixel_lambda
 from monitor.core.memory_bank import MemoryBank
-from trainer.bank import entries_of
+from trainer.bank import bank_normals, entries_of
 from trainer.baselines.base import Images, Layers, Progress, Scores, register, top_mean
-from trainer.baselines.paedid import bank_normals, feature_bank, parameter_bytes, prior_of, train_autoencoder
+from trainer.baselines.paedid import feature_bank, parameter_bytes, prior_of, train_autoencoder
 from trainer.dataset import split
 from trainer.training import TrainingSettings
 
