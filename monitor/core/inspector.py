@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -104,7 +105,11 @@ class Inspector:
         self.seed = model.seed
         self._autoencoder = for_inference(model.autoencoder).to(self.device)
         self._normality = Normality(model.normality.spread.to(self.device))
-        self._pinned = self.new_bank()
+
+    @cached_property
+    def _pinned(self) -> MemoryBank:
+        """The bank that ``remember`` explains with. Only the learner needs it, so it is made when first asked for."""
+        return self.new_bank()
 
     def new_bank(self, online_slots: int = 0) -> MemoryBank:
         """Return a bank of the model's pinned normals, version 0, with ``online_slots`` empty slots after them."""
