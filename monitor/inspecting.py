@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from monitor.bank_follower import BankFollower
 from monitor.core.inspector import Inspection, Inspector
 from monitor.core.memory_bank import MemoryBank
-from monitor.core.regions import Region
+from monitor.core.regions import measure_regions
 from monitor.intake import DecodedFrame, FailedFrame
 from monitor.ports import Clock, InspectionRecord, LogPosition
-from schemas.messages import RegionMessage, Verdict
+from monitor.settings import CameraSettings
+from schemas.messages import Verdict
 
 log = structlog.get_logger()
 
@@ -36,12 +37,14 @@ class BatchInspector:
         inspector: the model on its device.
         banks: the cameras' memory banks.
         clock: for deadlines and the time of inspection.
+        cameras: how large a pixel is, for the measures.
     """
 
-    def __init__(self, inspector: Inspector, banks: BankFollower, clock: Clock) -> None:
+    def __init__(self, inspector: Inspector, banks: BankFollower, clock: Clock, cameras: CameraSettings) -> None:
         self._inspector = inspector
         self._banks = banks
         self._clock = clock
+        self._cameras = cameras
         # Found out the hard way: halved whenever the device's memory did not hold that many frames.
         self._most_at_once = sys.maxsize
 
@@ -119,7 +122,8 @@ class BatchInspector:
         if inspection is None or not math.isfinite(inspection.score):
             return self._uninspected(frame, INSPECTION_FAILED)
         manifest = self._inspector.manifest
-        size = frame.height, frame.width
+        pitch = self._cameras.pitch_of(frame.event.camera)
+        found = measure_regions(inspection.mask, inspection.anomaly, (frame.height, frame.width), pitch)
         return InspectionRecord(
             position=frame.position,
             frame=frame.event,
@@ -130,7 +134,8 @@ class BatchInspector:
             threshold=manifest.calibration.verdict.threshold,
             defect_area=float(inspection.mask.mean()),
             mask_png=encode_mask(inspection.mask),
-            regions=tuple(to_camera_pixels(region, inspection.mask.shape, size) for region in inspection.regions),
+            regions=found.measured,
+            region_count=found.count,
             bank_version=bank.version,
         )
 
@@ -139,23 +144,3 @@ def encode_mask(mask: NDArray[np.bool_]) -> bytes:
     """Return a mask (H, W) as a PNG of 0 and 255."""
     _, png = cv2.imencode(".png", mask.astype(np.uint8) * 255)
     return png.tobytes()
-
-
-def to_camera_pixels(region: Region, mask: tuple[int, ...], frame: tuple[int, int]) -> RegionMessage:
-    """Scale a region from the mask's (H, W) to the frame's (height, width).
-
-    Boxes grow to whole pixels, so that they still hold the region; centres of pixels map to centres.
-    """
-    down, across = frame[0] / mask[0], frame[1] / mask[1]
-    left, top = math.floor(region.x * across), math.floor(region.y * down)
-    return RegionMessage(
-        x=left,
-        y=top,
-        width=math.ceil((region.x + region.width) * across) - left,
-        height=math.ceil((region.y + region.height) * down) - top,
-        area=region.area * across * down,
-        centroid_x=(region.centroid_x + 0.5) * across - 0.5,
-        centroid_y=(region.centroid_y + 0.5) * down - 0.5,
-        mean_residual=region.mean_residual,
-        max_residual=region.max_residual,
-    )
