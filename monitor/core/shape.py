@@ -35,7 +35,7 @@ class Shape:
 
     Attributes:
         length, breadth: the sides of the smallest rectangle, turned as need be, that holds the region; length >=
-            breadth. Each includes the pixels' own extent, and is at most one pixel of the mask too long.
+            breadth. Each includes the pixels' own extent, and is about one pixel of the mask too long at most.
         orientation: where ``length`` points to, in degrees in [0, 180): 0 along x (to the right), growing towards y
             (downwards), so clockwise as one sees the frame. It means little where length and breadth are alike.
         solidity: the share of its convex hull that the region fills, in (0, 1]; 1: no bay and no hole.

@@ -53,11 +53,11 @@ def test_a_rectangle_comes_back_within_a_pixel_and_a_few_degrees(length: float, 
     mask = rectangle(length, breadth, degrees)
     assume(connected(mask))
     shape = measure_shape(mask, ALIKE)
-    assert shape.length == pytest.approx(length, abs=1.05)
-    assert shape.breadth == pytest.approx(breadth, abs=1.05)
+    assert shape.length == pytest.approx(length, abs=1.3)
+    assert shape.breadth == pytest.approx(breadth, abs=1.3)
     assert between(shape.orientation, degrees) < 4
-    assert shape.path_length == pytest.approx(length, rel=0.05, abs=1.05)
-    assert shape.mean_width == pytest.approx(breadth, abs=1.05)
+    assert shape.path_length == pytest.approx(length, abs=2.5)
+    assert shape.mean_width == pytest.approx(breadth, abs=1.3)
 
 
 @given(st.floats(40, 80), st.floats(3, 12), angles, scales)
@@ -68,10 +68,10 @@ def test_length_and_direction_are_those_on_the_camera_however_the_mask_is_squeez
     length, breadth = length * pixel / 2, breadth * pixel
     assume(2 * breadth < length < 0.9 * SIDE * min(scale.across, scale.down))
     shape = measure_shape(rectangle(length, breadth, degrees, scale), scale)
-    assert shape.length == pytest.approx(length, abs=1.05 * pixel)
-    assert shape.breadth == pytest.approx(breadth, abs=1.05 * pixel)
-    assert between(shape.orientation, degrees) < np.degrees(1.5 * pixel / length) + 1
-    assert shape.path_length == pytest.approx(length, abs=1.5 * pixel)
+    assert shape.length == pytest.approx(length, abs=1.3 * pixel)
+    assert shape.breadth == pytest.approx(breadth, abs=1.3 * pixel)
+    assert between(shape.orientation, degrees) < np.degrees(2 * pixel / length)
+    assert shape.path_length == pytest.approx(length, abs=2.5 * pixel)
 
 
 def test_an_orientation_grows_from_x_towards_y_downwards() -> None:
@@ -128,10 +128,8 @@ def test_upright_rectangles_of_pixels_are_exact(scale: Scale, columns: int, rows
     sides = sorted((columns * scale.across, rows * scale.down))
     assert (shape.breadth, shape.length) == pytest.approx(sides, rel=1e-5)
     assert shape.solidity == 1.0
-    if (min(columns, rows), max(columns, rows)) not in {
-        (2, 3),
-        (2, 4),
-    }:  # such few pixels may be a slanted line as well
+    # So few pixels may be a slanted line as well.
+    if min(columns, rows) != 2 or max(columns, rows) > 4:
         assert (shape.mean_width, shape.path_length) == pytest.approx(sides, rel=1e-3)
 
 
