@@ -15,10 +15,19 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.float32]
 Opacity = NDArray[np.float32]
-# A pixel belongs to the defect where it changed by more than this, of a range of 1, ...
-VISIBLE = 0.02
-# ... and by at least this share of the defect's largest change: the contour of a soft edge is half-way down.
-CONTOUR = 0.4
+# The contour of a soft edge is half-way down. It goes by the paint and not by the change, which is largest where the
+# defect crosses an edge of the part: a bright scratch over a dark bar would else be nothing but the crossing.
+CONTOUR = 0.5
+# Within the contour a pixel belongs to the defect where it changed by more than this, of a range of 1, ...
+VISIBLE = 0.03
+# ... and by at least this share of the defect's median change: a piece moved from elsewhere may partly agree.
+AGREES = 0.3
+# A defect counts as seen if it stands out of the part's own texture: its mean change, evened out over a pixel (so that
+# a piece of the same texture, which averages to nothing, is none), against this share of the deviation around it.
+STANDS_OUT = 0.6
+NEIGHBOURHOOD = 4.0  # standard deviation, in pixels, of the Gaussian that says what is around
+DRAWS = 8  # of one kind, before another kind is tried
+KINDS_TRIED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +40,56 @@ class SyntheticDefect:
 
 
 def paste_defect(image: Image, rng: np.random.Generator, kinds: tuple[str, ...] = ()) -> SyntheticDefect:
-    """Return a copy of a normal image (C, H, W) with one random defect that is visible somewhere."""
-    kind = str(rng.choice(kinds or tuple(KINDS)))
-    for _ in range(8):
-        opacity, paint = KINDS[kind](image, rng)
-        result = np.clip(image + opacity * (paint - image), 0.0, 1.0).astype(np.float32)
-        change = np.abs(result - image).max(axis=0)
-        mask: NDArray[np.bool_] = change > max(VISIBLE, CONTOUR * float(change.max()))
-        if mask.any():
+    """Return a copy of a normal image (C, H, W) with one random defect that a person could see.
+
+    On an image where nothing stands out (white noise, say) it is the most visible of those tried.
+    """
+    names = kinds or tuple(KINDS)
+    texture = _deviation(image)
+    best, most = None, -1.0
+    for _ in range(KINDS_TRIED):
+        kind = str(rng.choice(names))
+        for _ in range(DRAWS):
+            defect = _draw_one(image, kind, rng)
+            visibility = _visibility(defect, image, texture)
+            if visibility > most:
+                best, most = defect, visibility
+            if most >= 1.0:
+                break
+        if most >= 1.0:
             break
+    assert best is not None
+    return best
+
+
+def _draw_one(image: Image, kind: str, rng: np.random.Generator) -> SyntheticDefect:
+    opacity, paint = KINDS[kind](image, rng)
+    result = np.clip(image + opacity * (paint - image), 0.0, 1.0).astype(np.float32)
+    change = np.abs(result - image).max(axis=0)
+    mask: NDArray[np.bool_] = opacity > max(CONTOUR * float(opacity.max()), 1e-3)
+    if mask.any():
+        mask &= change > max(VISIBLE, AGREES * float(np.median(change[mask])))
     return SyntheticDefect(result, mask, kind)
+
+
+def _visibility(defect: SyntheticDefect, image: Image, texture: Image) -> float:
+    """Return how well a defect stands out of the normal ``image``, seen from 1 on; -1 if it is nowhere."""
+    if not defect.mask.any():
+        return -1.0
+    change = defect.image - image
+    strongest = change[int(np.abs(change).sum(axis=(1, 2)).argmax())]  # (H, W)
+    evened = np.abs(cv2.GaussianBlur(strongest, (0, 0), 1.0))[defect.mask].mean()
+    return float(evened / np.maximum(VISIBLE, STANDS_OUT * texture[defect.mask]).mean())
+
+
+def _deviation(image: Image) -> Image:
+    """Return the local standard deviation (H, W) of an image (C, H, W), the largest over its channels."""
+    deviations = []
+    for plane in image:
+        mean = cv2.GaussianBlur(plane, (0, 0), NEIGHBOURHOOD)
+        square = cv2.GaussianBlur(plane * plane, (0, 0), NEIGHBOURHOOD)
+        deviations.append(np.sqrt(np.maximum(square - mean * mean, 0.0)))
+    return np.asarray(np.max(deviations, axis=0), dtype=np.float32)
 
 
 def _crack(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from trainer.synthetic import CONTOUR, KINDS, VISIBLE, paste_defect
+from trainer.synthetic import KINDS, VISIBLE, paste_defect
 
 seeds = st.integers(0, 2**32)
 
@@ -36,8 +36,28 @@ def test_the_mask_is_where_the_image_visibly_changed(seed: int, kind: str, chann
     change = np.abs(defect.image - image).max(axis=0)
     assert defect.mask.any()
     assert change[defect.mask].min() > VISIBLE
-    if (~defect.mask).any():
-        assert change[~defect.mask].max() <= max(VISIBLE, CONTOUR * change.max()) + 1e-6
+
+
+def test_a_scratch_across_a_dark_bar_is_marked_along_its_whole_length() -> None:
+    image = np.full((1, 64, 64), 0.6, np.float32)
+    image[:, 28:36] = 0.1
+    rng = np.random.default_rng(0)
+    crossing = 0
+    for _ in range(200):
+        defect = paste_defect(image, rng, ("scratch",))
+        change = np.abs(defect.image - image)[0]
+        if min(change[28:36].max(), change[:28].max()) > 0.1 and defect.image.max() > 0.7:  # bright, and over the bar
+            crossing += 1
+            clearly = (change > 0.75 * change[:28].max()) & (np.arange(64) < 28)[:, None]
+            assert defect.mask[clearly].mean() > 0.9
+    assert crossing > 20
+
+
+def test_a_piece_of_the_same_texture_in_another_place_is_no_defect() -> None:
+    rng = np.random.default_rng(0)
+    fabric = np.tile(np.float32([[0.4, 0.6], [0.6, 0.4]]), (32, 32))[None]
+    kinds = Counter(paste_defect(fabric, rng, ("misplaced", "specks")).kind for _ in range(100))
+    assert kinds["specks"] > 75
 
 
 @given(seeds)
