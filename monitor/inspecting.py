@@ -6,7 +6,6 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final
 
 import cv2
 import numpy as np
@@ -17,16 +16,13 @@ from numpy.typing import NDArray
 from monitor.bank_follower import BankFollower
 from monitor.core.inspector import Inspection, Inspector
 from monitor.core.memory_bank import MemoryBank
-from monitor.core.regions import Region
-from monitor.intake import DecodedFrame, FailedFrame
+from monitor.core.regions import Region, extract_regions
+from monitor.core.view import Placement
+from monitor.intake import INSPECTION_FAILED, PAST_DEADLINE, DecodedFrame, FailedFrame
 from monitor.ports import Clock, InspectionRecord, LogPosition
 from schemas.messages import RegionMessage, Verdict
 
 log = structlog.get_logger()
-
-# Why a frame was stored as uninspected. Stable: dashboards and the review page select on them.
-PAST_DEADLINE: Final = "deadline"
-INSPECTION_FAILED: Final = "inspection_failed"
 
 
 class BatchInspector:
@@ -56,7 +52,7 @@ class BatchInspector:
         of_camera: dict[str, list[DecodedFrame]] = defaultdict(list)
         for frame in frames:
             if isinstance(frame, FailedFrame):
-                records[frame.position] = self._uninspected(frame, INSPECTION_FAILED)
+                records[frame.position] = self._uninspected(frame, frame.reason)
             elif frame.is_past_deadline(now):
                 records[frame.position] = self._uninspected(frame, PAST_DEADLINE)
             else:
@@ -119,7 +115,7 @@ class BatchInspector:
         if inspection is None or not math.isfinite(inspection.score):
             return self._uninspected(frame, INSPECTION_FAILED)
         manifest = self._inspector.manifest
-        size = frame.height, frame.width
+        mask, regions = where_it_lies(inspection, frame.placement)
         return InspectionRecord(
             position=frame.position,
             frame=frame.event,
@@ -128,11 +124,28 @@ class BatchInspector:
             inspected_at=self._clock.now(),
             score=inspection.score,
             threshold=manifest.calibration.verdict.threshold,
-            defect_area=float(inspection.mask.mean()),
-            mask_png=encode_mask(inspection.mask),
-            regions=tuple(to_camera_pixels(region, inspection.mask.shape, size) for region in inspection.regions),
+            defect_area=float(inspection.mask.mean()) / manifest.view.inspected_share,
+            mask_png=encode_mask(mask),
+            regions=regions,
             bank_version=bank.version,
         )
+
+
+def where_it_lies(inspection: Inspection, placement: Placement) -> tuple[NDArray[np.bool_], tuple[RegionMessage, ...]]:
+    """Return the mask of the camera's whole frame, at the network's scale, and its regions in camera pixels."""
+    mask, regions = inspection.mask, inspection.regions
+    if placement.moved is not None:
+        mask = placement.restore(mask.astype(np.float32)) > 0
+        regions = extract_regions(mask, placement.restore(inspection.anomaly))
+    found = tuple(to_camera_pixels(region, mask.shape, placement.size) for region in regions)
+    if placement.roi is None:
+        return mask, found
+    x, y = placement.origin
+    aside = (
+        {"x": each.x + x, "y": each.y + y, "centroid_x": each.centroid_x + x, "centroid_y": each.centroid_y + y}
+        for each in found
+    )
+    return placement.whole(mask), tuple(each.model_copy(update=moved) for each, moved in zip(found, aside, strict=True))
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:

@@ -89,8 +89,9 @@ class Registrar:
         self._coarse = (round(self.size[0] / factor), round(self.size[1] / factor))
         steps = math.ceil(limits.max_rotation / ANGLE_STEP)
         angles = np.linspace(-limits.max_rotation, limits.max_rotation, 2 * steps + 1) if steps else np.zeros(1)
-        small = _shrink(self._reference * used, self._coarse), _shrink(used.astype(np.float32), self._coarse)
-        self._turned = [(float(angle), *(_turn(each, float(angle)) for each in small)) for angle in angles]
+        weights = _shrink(used.astype(np.float32), self._coarse)
+        small = _shrink(self._reference * used, self._coarse)
+        self._turned = [(angle, _turn(small, angle), _turn(weights, angle)) for angle in map(float, angles)]
 
     def find(self, features: Features) -> Found:
         """Return where the part lies in a frame of gradient magnitudes (h, w) at the reference's size.
@@ -118,13 +119,13 @@ class Registrar:
         reach = [math.ceil(self._limits.max_shift * side) + 1 for side in self._coarse]
         small = _shrink(features, self._coarse)
         padded = cv2.copyMakeBorder(small, reach[0], reach[0], reach[1], reach[1], cv2.BORDER_CONSTANT, value=0.0)
-        best, place = -math.inf, (0.0, 0.0, 0.0)
+        best, place = -math.inf, (0.0, 0, 0)
         for angle, turned, weights in self._turned:
-            scores = cv2.matchTemplate(padded, turned, cv2.TM_CCORR_NORMED, mask=weights)
-            scores = np.nan_to_num(np.asarray(scores), nan=-1.0, posinf=-1.0, neginf=-1.0)
-            row, column = np.unravel_index(int(np.argmax(scores)), scores.shape)
+            matches = cv2.matchTemplate(padded, turned, cv2.TM_CCORR_NORMED, mask=weights)
+            scores = np.nan_to_num(np.asarray(matches), nan=-1.0, posinf=-1.0, neginf=-1.0)
+            row, column = divmod(int(np.argmax(scores)), scores.shape[1])
             if scores[row, column] > best:
-                best, place = float(scores[row, column]), (angle, float(column) - reach[1], float(row) - reach[0])
+                best, place = float(scores[row, column]), (angle, column - reach[1], row - reach[0])
         angle, right, down = place
         to_frame = cv2.getRotationMatrix2D(_centre(self.size), angle, 1.0)
         to_frame[:, 2] += (right * self.size[1] / width, down * self.size[0] / height)
