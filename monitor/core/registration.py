@@ -56,7 +56,8 @@ def features_of(image: NDArray[np.uint8], size: tuple[int, int]) -> Features:
         small = np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))
     even = cv2.GaussianBlur(small.astype(np.float32) / 255.0, (0, 0), BLUR)
     across, down = (cv2.Sobel(even, cv2.CV_32F, dx, 1 - dx) for dx in (1, 0))
-    return np.asarray(cv2.magnitude(across, down), dtype=np.float32)
+    # Not by cv2.magnitude: its last bit depends on where in memory the numbers lie, so on what ran before.
+    return np.asarray(np.sqrt(across * across + down * down), dtype=np.float32)
 
 
 def compared(inspected: NDArray[np.bool_] | None, size: tuple[int, int]) -> NDArray[np.bool_]:
