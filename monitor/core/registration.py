@@ -24,7 +24,7 @@ ANGLE_STEP = 2.0  # degrees: at the rim of the coarse image half a step is half 
 BLUR = 1.0
 # A gradient depends on no pixel farther than this: Gaussian, Sobel, and ECC's own smoothing.
 REACH = 6
-CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 60, 1e-5)
+CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-4)
 SMOOTHING = 3
 
 Features = NDArray[np.float32]
