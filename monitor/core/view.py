@@ -2,6 +2,10 @@
 
 A frame is cropped to the region of interest, registered, resized, brought to the normals' light, and painted where it
 is ignored; each step only if the view asks for it. What is found is reported where it lies in the camera's own frame.
+
+What is ignored changes nothing at all, with one exception: a view that registers ignores a place of the part, and until
+the part is found nobody knows what lies there. The comparison leaves it out, but the search for the part may end
+elsewhere within its accuracy, a fraction of one of the network's pixels.
 """
 
 from __future__ import annotations

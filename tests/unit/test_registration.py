@@ -47,6 +47,17 @@ def test_a_planted_shift_and_rotation_is_recovered(right: float, down: float, de
     assert found.correlation > 0.6
 
 
+@pytest.mark.parametrize("degrees", [-42.0, -27.0, 21.0, 38.0])
+def test_a_large_rotation_is_recovered_where_it_is_allowed(degrees: float) -> None:
+    limits = LIMITS.model_copy(update={"max_rotation": 45.0})
+    reference = np.mean([features_of(cell(number, SIDE, SIDE), SIZE) for number in range(8)], axis=0)
+    found = Registrar(reference.astype(np.float32), limits).find(
+        features_of(moved(cell(40, SIDE, SIDE), 10, -8, degrees), SIZE)
+    )
+    assert found.rotation == pytest.approx(degrees, abs=0.2)
+    np.testing.assert_allclose(found.shift, (10 / SIDE, -8 / SIDE), atol=0.3 / SIZE[0])
+
+
 @given(st.floats(0.3, 1.3), st.floats(0, 40))
 @settings(max_examples=10, deadline=None)
 def test_neither_the_light_nor_a_large_defect_moves_it(gain: float, offset: float) -> None:
