@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from monitor.bank_follower import BankFollower
 from monitor.core.inspector import Inspection, Inspector
 from monitor.core.memory_bank import MemoryBank
-from monitor.core.regions import Region, extract_regions
+from monitor.core.regions import Regions, measure_regions
 from monitor.core.view import Placement
 from monitor.intake import INSPECTION_FAILED, PAST_DEADLINE, DecodedFrame, FailedFrame
 from monitor.ports import Clock, InspectionRecord, LogPosition
-from schemas.messages import RegionMessage, Verdict
+from monitor.settings import CameraSettings
+from schemas.messages import Verdict
 
 log = structlog.get_logger()
 
@@ -32,12 +33,14 @@ class BatchInspector:
         inspector: the model on its device.
         banks: the cameras' memory banks.
         clock: for deadlines and the time of inspection.
+        cameras: how large a pixel is, for the measures.
     """
 
-    def __init__(self, inspector: Inspector, banks: BankFollower, clock: Clock) -> None:
+    def __init__(self, inspector: Inspector, banks: BankFollower, clock: Clock, cameras: CameraSettings) -> None:
         self._inspector = inspector
         self._banks = banks
         self._clock = clock
+        self._cameras = cameras
         # Found out the hard way: halved whenever the device's memory did not hold that many frames.
         self._most_at_once = sys.maxsize
 
@@ -115,7 +118,8 @@ class BatchInspector:
         if inspection is None or not math.isfinite(inspection.score):
             return self._uninspected(frame, INSPECTION_FAILED)
         manifest = self._inspector.manifest
-        mask, regions = where_it_lies(inspection, frame.placement)
+        pitch = self._cameras.pitch_of(frame.event.camera)
+        mask, found = where_it_lies(inspection, frame.placement, pitch)
         return InspectionRecord(
             position=frame.position,
             frame=frame.event,
@@ -126,49 +130,38 @@ class BatchInspector:
             threshold=manifest.calibration.verdict.threshold,
             defect_area=float(inspection.mask.mean()) / manifest.view.inspected_share,
             mask_png=encode_mask(mask),
-            regions=regions,
+            regions=found.measured,
+            region_count=found.count,
             bank_version=bank.version,
         )
 
 
-def where_it_lies(inspection: Inspection, placement: Placement) -> tuple[NDArray[np.bool_], tuple[RegionMessage, ...]]:
+def where_it_lies(
+    inspection: Inspection, placement: Placement, pitch_um: float | None = None
+) -> tuple[NDArray[np.bool_], Regions]:
     """Return the mask of the camera's whole frame, at the network's scale, and its regions in camera pixels."""
-    mask, regions = inspection.mask, inspection.regions
+    mask, anomaly = inspection.mask, inspection.anomaly
     if placement.moved is not None:
-        mask = placement.restore(mask.astype(np.float32)) > 0
-        regions = extract_regions(mask, placement.restore(inspection.anomaly))
-    found = tuple(to_camera_pixels(region, mask.shape, placement.size) for region in regions)
+        mask, anomaly = placement.restore(mask.astype(np.float32)) > 0, placement.restore(anomaly)
+    found = measure_regions(mask, anomaly, placement.size, pitch_um)
     if placement.roi is None:
         return mask, found
     x, y = placement.origin
-    aside = (
-        {"x": each.x + x, "y": each.y + y, "centroid_x": each.centroid_x + x, "centroid_y": each.centroid_y + y}
-        for each in found
+    aside = tuple(
+        each.model_copy(
+            update={
+                "x": each.x + x,
+                "y": each.y + y,
+                "centroid_x": each.centroid_x + x,
+                "centroid_y": each.centroid_y + y,
+            }
+        )
+        for each in found.measured
     )
-    return placement.whole(mask), tuple(each.model_copy(update=moved) for each, moved in zip(found, aside, strict=True))
+    return placement.whole(mask), Regions(aside, found.count)
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:
     """Return a mask (H, W) as a PNG of 0 and 255."""
     _, png = cv2.imencode(".png", mask.astype(np.uint8) * 255)
     return png.tobytes()
-
-
-def to_camera_pixels(region: Region, mask: tuple[int, ...], frame: tuple[int, int]) -> RegionMessage:
-    """Scale a region from the mask's (H, W) to the frame's (height, width).
-
-    Boxes grow to whole pixels, so that they still hold the region; centres of pixels map to centres.
-    """
-    down, across = frame[0] / mask[0], frame[1] / mask[1]
-    left, top = math.floor(region.x * across), math.floor(region.y * down)
-    return RegionMessage(
-        x=left,
-        y=top,
-        width=math.ceil((region.x + region.width) * across) - left,
-        height=math.ceil((region.y + region.height) * down) - top,
-        area=region.area * across * down,
-        centroid_x=(region.centroid_x + 0.5) * across - 0.5,
-        centroid_y=(region.centroid_y + 0.5) * down - 0.5,
-        mean_residual=region.mean_residual,
-        max_residual=region.max_residual,
-    )

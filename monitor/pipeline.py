@@ -87,7 +87,7 @@ class Pipeline:
     ) -> None:
         self._source = source
         self._inspector = inspector
-        self._batch_inspector = BatchInspector(inspector, banks, clock)
+        self._batch_inspector = BatchInspector(inspector, banks, clock, settings.cameras)
         self._recorder = recorder
         self._limits = settings.limits
         self._clock = clock

@@ -58,6 +58,7 @@ class InspectionRecord:
     defect_area: float | None = None
     mask_png: bytes | None = None
     regions: tuple[RegionMessage, ...] = ()
+    region_count: int | None = None  # that the mask has; ``regions`` are the largest of them
     bank_version: int | None = None
     image_sha256: str | None = None
 

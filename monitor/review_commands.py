@@ -16,7 +16,7 @@ from rich.table import Table
 
 from monitor.settings import Settings
 from schemas.errors import OperatorError
-from schemas.messages import Verdict
+from schemas.messages import RegionMessage, Verdict
 
 if TYPE_CHECKING:  # the database takes a while to import; --help should not
     from monitor.adapters.review_desk import FlaggedFrame, FrameDetails, ReviewDesk
@@ -71,10 +71,7 @@ def show(
     for name, value in _facts(details):
         console.print(f"[bold]{name:<12}[/] {value}")
     for region in details.regions:
-        console.print(
-            f"  region at ({region.x}, {region.y}), {region.width}x{region.height} px, area {region.area:.0f} px, "
-            f"residual {region.mean_residual:.1f} (max {region.max_residual:.1f}) times the normal spread"
-        )
+        console.print(f"  {_measures(region)}")
     if save is not None:
         from monitor.review_pictures import save_pictures
 
@@ -130,6 +127,27 @@ def _row(frame: FlaggedFrame) -> tuple[str, ...]:
     return frame.frame_id, frame.camera, frame.part_serial or "", captured, verdict, score, area, review
 
 
+def _measures(region: RegionMessage) -> str:
+    """Return a region's line: where it is, how large, and how odd. What was not measured is left out."""
+    parts = [f"region at ({region.x}, {region.y}), {region.width}x{region.height} px, area {region.area:.0f} px"]
+    if region.length is not None and region.breadth is not None:
+        parts.append(f"{region.length:.1f} x {region.breadth:.1f} px at {region.orientation:.0f} degrees")
+        parts.append(f"{region.path_length:.1f} px along it, {region.mean_width:.1f} px wide")
+    if region.length_mm is not None and region.breadth_mm is not None:
+        parts.append(
+            f"that is {region.length_mm:.3g} x {region.breadth_mm:.3g} mm, {region.area_mm2:.3g} mm2, "
+            f"{region.path_length_mm:.3g} mm along it, {region.mean_width_mm:.3g} mm wide"
+        )
+    parts.append(f"residual {region.mean_residual:.1f} (max {region.max_residual:.1f}) times the normal spread")
+    return ", ".join(parts)
+
+
+def _count(details: FrameDetails) -> str:
+    listed = len(details.regions)
+    count = listed if details.region_count is None else details.region_count
+    return f"{count} regions" + (f", of which the {listed} largest were measured" if count > listed else "")
+
+
 def _facts(details: FrameDetails) -> Iterator[tuple[str, str]]:
     frame = details.frame
     yield "frame", frame.frame_id
@@ -143,7 +161,7 @@ def _facts(details: FrameDetails) -> Iterator[tuple[str, str]]:
     yield "verdict", frame.verdict.value + (f" ({frame.reason})" if frame.reason else "")
     if frame.score is not None:
         yield "score", f"{frame.score:.2f}, flagged above {frame.threshold:.2f}"
-        yield "mask", f"{frame.defect_area:.2%} of the frame in {len(details.regions)} regions"
+        yield "mask", f"{frame.defect_area:.2%} of the frame in {_count(details)}"
     yield "log", f"{details.topic} partition {details.partition} offset {details.offset}"
     yield "image", frame.image_sha256 or "not kept (see images.keep)"
     if frame.review is not None:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from schemas.errors import ConfigurationError
+from schemas.messages import Identifier
 
 PREFIX = "PAEDID_"
 CONFIG_VARIABLE = "PAEDID_CONFIG"
@@ -29,6 +30,7 @@ HIDDEN = "..."
 
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._\-]{1,249}$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Pitch = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 
 
 def _bootstrap(value: str) -> str:
@@ -57,6 +59,17 @@ def _database_url(value: SecretStr) -> SecretStr:
         msg = f"{url.drivername!r} is not supported; use sqlite or postgresql+psycopg"
         raise ValueError(msg)
     return value
+
+
+def _by_camera(value: object) -> object:
+    """Read a mapping from an environment variable's text; a camera that is called 1 is no number."""
+    if isinstance(value, str):
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            msg = "not a mapping such as {line-1: 12.5}"
+            raise ValueError(msg) from error
+    return {str(camera): pitch for camera, pitch in value.items()} if isinstance(value, dict) else value
 
 
 class _Section(BaseModel):
@@ -150,6 +163,19 @@ class LimitSettings(_Section):
     """Images of more pixels go to the dead letters, undecoded."""
 
 
+class CameraSettings(_Section):
+    """How large things are that the cameras see: with it, defects are also measured in millimetres."""
+
+    pixel_pitch_um: Pitch | None = None
+    """What a pixel covers of the part (not of the sensor), in micrometres: field of view / pixels. For all cameras."""
+    pixel_pitch_um_of: Annotated[dict[Identifier, Pitch], BeforeValidator(_by_camera)] = {}
+    """For cameras that differ, by name: {line-1: 12.5, line-2: 40}."""
+
+    def pitch_of(self, camera: str) -> float | None:
+        """Return what a camera's pixel covers of the part, in micrometres, if anybody said so."""
+        return self.pixel_pitch_um_of.get(camera, self.pixel_pitch_um)
+
+
 class ReviewSettings(_Section):
     """The learner."""
 
@@ -185,6 +211,7 @@ class Settings(_Section):
     model: ModelSettings = ModelSettings()
     batch: BatchSettings = BatchSettings()
     limits: LimitSettings = LimitSettings()
+    cameras: CameraSettings = CameraSettings()
     review: ReviewSettings = ReviewSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()

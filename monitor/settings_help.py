@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,4 +40,6 @@ def _as_yaml(value: object) -> str:
         value = str(value)
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
+    if isinstance(value, dict):
+        return yaml.safe_dump(value, default_flow_style=True, width=math.inf).strip()
     return yaml.safe_dump(value).removesuffix("...\n").strip()

@@ -18,6 +18,7 @@ AUTOENCODER: Final = "autoencoder.safetensors"
 BANK: Final = "bank.safetensors"
 NORMALITY: Final = "normality.safetensors"
 VIEW: Final = "view.safetensors"
+REPORT: Final = "report.html"  # for people: a bundle inspects without it
 MAX_MANIFEST_BYTES: Final = 1_000_000
 PAPER_PIXELS: Final = 128 * 128
 
@@ -234,7 +235,8 @@ def read_manifest(bundle: Path) -> Manifest:
         msg = f"{path}: {where}: {first['msg']}. Restore the bundle from its source, or train it again."
         raise BundleError(msg) from error
     for name, expected in manifest.files.items():
-        verify_file(bundle, name, expected)
+        if name != REPORT or (bundle / name).exists():
+            verify_file(bundle, name, expected)
     return manifest
 
 

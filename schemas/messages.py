@@ -124,7 +124,22 @@ def _decode_headers(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, st
 
 
 class RegionMessage(BaseModel):
-    """One connected defective region, in pixels of the frame as the camera sent it."""
+    """One connected defective region, in pixels of the frame as the camera sent it.
+
+    The measures of its shape are those of ``monitor.core.shape``; None in what was stored before there were any, and
+    the millimetres also where the settings do not say how large a pixel is.
+
+    Attributes:
+        x, y, width, height: the upright box that holds it.
+        area: its pixels.
+        centroid_x, centroid_y: the mean of its pixels' centres.
+        mean_residual, max_residual: in units of the normals' own spread.
+        length, breadth: the sides of the smallest rectangle, turned as need be, that holds it.
+        aspect_ratio: length / breadth, >= 1.
+        orientation: of ``length``, in degrees in [0, 180) from x (to the right) towards y (down).
+        solidity: the share of its convex hull that it fills, in (0, 1].
+        path_length, mean_width: the length along it, all branches together, and area / path_length: for cracks.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -137,6 +152,18 @@ class RegionMessage(BaseModel):
     centroid_y: float
     mean_residual: float
     max_residual: float
+    length: float | None = None
+    breadth: float | None = None
+    aspect_ratio: float | None = None
+    orientation: float | None = None
+    solidity: float | None = None
+    path_length: float | None = None
+    mean_width: float | None = None
+    area_mm2: float | None = None
+    length_mm: float | None = None
+    breadth_mm: float | None = None
+    path_length_mm: float | None = None
+    mean_width_mm: float | None = None
 
 
 class InspectionEvent(BaseModel):
@@ -153,7 +180,9 @@ class InspectionEvent(BaseModel):
     score: float | None
     threshold: float | None
     defect_area: float | None
+    # The largest, and how many there are. None: not inspected, or by a program that did not count them.
     regions: tuple[RegionMessage, ...]
+    region_count: int | None = None
     model_id: str
     bank_version: int | None
     captured_at: AwareDatetime

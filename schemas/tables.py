@@ -95,6 +95,7 @@ class InspectionRow(Base):
     bank_version: Mapped[int | None] = mapped_column(BigInteger)
     image_sha256: Mapped[str | None] = mapped_column(String(64), comment="address in the image store, if kept")
     content_type: Mapped[str] = mapped_column(String(64))
+    region_count: Mapped[int | None] = mapped_column(Integer, comment="regions in the mask; the largest have a row")
     regions: Mapped[list[RegionRow]] = relationship(
         back_populates="inspection", cascade="all, delete-orphan", order_by="RegionRow.id"
     )
@@ -116,6 +117,19 @@ class RegionRow(Base):
     centroid_y: Mapped[float] = mapped_column(Float)
     mean_residual: Mapped[float] = mapped_column(Float, comment="in units of the normals' own spread")
     max_residual: Mapped[float] = mapped_column(Float, comment="in units of the normals' own spread")
+    # Null in rows from before there were measures; what ends in _mm or _mm2 also without a pixel pitch.
+    length: Mapped[float | None] = mapped_column(Float, comment="longer side of the smallest turned rectangle")
+    breadth: Mapped[float | None] = mapped_column(Float, comment="shorter side of the smallest turned rectangle")
+    aspect_ratio: Mapped[float | None] = mapped_column(Float, comment="length / breadth, >= 1")
+    orientation: Mapped[float | None] = mapped_column(Float, comment="of length, 0..180 degrees from x towards y, down")
+    solidity: Mapped[float | None] = mapped_column(Float, comment="share of the convex hull, 0..1")
+    path_length: Mapped[float | None] = mapped_column(Float, comment="along the region, all branches together")
+    mean_width: Mapped[float | None] = mapped_column(Float, comment="area / path_length")
+    area_mm2: Mapped[float | None] = mapped_column(Float)
+    length_mm: Mapped[float | None] = mapped_column(Float)
+    breadth_mm: Mapped[float | None] = mapped_column(Float)
+    path_length_mm: Mapped[float | None] = mapped_column(Float)
+    mean_width_mm: Mapped[float | None] = mapped_column(Float)
     inspection: Mapped[InspectionRow] = relationship(back_populates="regions")
 
 

@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import typer
 from rich.console import Console
 
-from schemas.artifacts import Lighting, Manifest, Polarity, read_manifest
+from schemas.artifacts import REPORT, Lighting, Manifest, Polarity, read_manifest
 from schemas.commands import run_app
 from trainer.benchmark_command import benchmark
 from trainer.view_options import (
@@ -137,6 +137,8 @@ def describe(manifest: Manifest, place: Path) -> None:
             f"  [yellow]{verdict.normals} normals cannot promise {wanted:.1%}[/]: "
             f"hold out about {round(3 / wanted)} or more to be sure."
         )
+    if (place / REPORT).is_file():
+        console.print(f"  how the thresholds came about: {place / REPORT}")
 
 
 def main() -> None:

@@ -15,11 +15,23 @@ from safetensors.torch import save_file as save_tensors
 
 from monitor.core.autoencoder import PatchAutoencoder, encoder_hash
 from monitor.core.view import ViewArrays
-from schemas.artifacts import AUTOENCODER, BANK, MANIFEST, NORMALITY, VIEW, DataSummary, Manifest, View, sha256_file
+from schemas.artifacts import (
+    AUTOENCODER,
+    BANK,
+    MANIFEST,
+    NORMALITY,
+    REPORT,
+    VIEW,
+    DataSummary,
+    Manifest,
+    View,
+    sha256_file,
+)
 from schemas.errors import ConfigurationError
 from schemas.messages import utc_now
 from trainer.bank import entries_of
 from trainer.calibrate import Calibrated
+from trainer.report import render_report
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +78,7 @@ def save_bundle(out: Path, trained: Trained) -> Manifest:
         save_arrays({"spread": trained.calibrated.normality.spread.cpu().numpy()}, draft / NORMALITY)
         if view := _view_arrays(trained.view_arrays):
             save_arrays(view, draft / VIEW)
-        manifest = _manifest(draft, trained)
+        manifest = _add_report(draft, trained, _manifest(draft, trained))
         (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         _put_in_place(draft, place)
     finally:
@@ -97,6 +109,14 @@ def _put_in_place(draft: Path, place: Path) -> None:
         aside.rename(place)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _add_report(folder: Path, trained: Trained, manifest: Manifest) -> Manifest:
+    """Write the report, if calibration made one, and return the manifest that pins it too."""
+    if trained.calibrated.report is None:
+        return manifest
+    (folder / REPORT).write_text(render_report(trained.calibrated.report, manifest), encoding="utf-8")
+    return manifest.model_copy(update={"files": manifest.files | {REPORT: sha256_file(folder / REPORT)}})
 
 
 def _manifest(folder: Path, trained: Trained) -> Manifest:

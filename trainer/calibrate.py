@@ -21,6 +21,7 @@ from monitor.core.scoring import Normality, excess_residual, image_score, residu
 from schemas.artifacts import PAPER_PIXELS, Calibration, Polarity, VerdictCalibration
 from trainer.bank import build_bank
 from trainer.metrics import auroc, mean_dice
+from trainer.report_data import CalibrationReport, Candidate, collect_report
 from trainer.thresholds import MIN_AREAS, MaskRule
 from trainer.visible_defects import paste_visible_defect
 
@@ -62,6 +63,7 @@ class Calibrated:
     calibration: Calibration
     normality: Normality
     bank: MemoryBank
+    report: CalibrationReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class _Material:
     defective: Tensor  # (D, C, H, W)
     truth: NDArray[np.bool_]  # (D, H, W)
     origin: NDArray[np.int64]  # (D,) the normal each defective frame was made from
+    kinds: tuple[str, ...]  # D names
     inspected: Tensor | None  # (H, W) bool; None: all
 
 
@@ -119,10 +122,12 @@ def calibrate(
     material = _paste_defects(validation, settings, inspected)
     candidates = [(alpha, lam) for alpha in settings.alphas for lam in settings.lambdas]
     best: _Evidence | None = None
+    tried: list[Candidate] = []
     for done, (alpha, lam) in enumerate(candidates, 1):
         for evidence in _gather(
             autoencoder, normals, material, settings, _Draft(alpha, lam, 0.0, settings.solver_steps)
         ):
+            tried.append(Candidate({"α": alpha, "λ": lam, "smoothing": evidence.draft.smoothing}, evidence.dice))
             if best is None or evidence.dice > best.dice:
                 best = evidence
         if progress:
@@ -143,7 +148,17 @@ def calibrate(
         synthetic_dice=dice,
         verdict=_choose_verdict(*scores, settings),
     )
-    return Calibrated(calibration, best.normality, best.bank)
+    report = collect_report(
+        normal_scores=scores[0].numpy(),
+        defective_scores=scores[1].numpy(),
+        kinds=material.kinds,
+        images=material.defective.numpy(),
+        truth=material.truth,
+        anomaly=best.defective.numpy(),
+        rule=MaskRule(best.level, min_area),
+        candidates=tried,
+    )
+    return Calibrated(calibration, best.normality, best.bank, report)
 
 
 def _paste_defects(
@@ -157,6 +172,7 @@ def _paste_defects(
         defective=torch.from_numpy(np.stack([defect.image for defect in defects])),
         truth=np.stack([defect.mask for defect in defects]),
         origin=origin,
+        kinds=tuple(defect.kind for defect in defects),
         inspected=None if inspected is None else torch.from_numpy(inspected),
     )
 

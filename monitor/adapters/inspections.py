@@ -169,6 +169,7 @@ def _inspection_row(record: InspectionRecord) -> InspectionRow:
         bank_version=record.bank_version,
         image_sha256=record.image_sha256,
         content_type=frame.content_type,
+        region_count=record.region_count,
         regions=[RegionRow(**region.model_dump()) for region in record.regions],
     )
 
@@ -187,6 +188,7 @@ def inspection_event(record: InspectionRecord) -> InspectionEvent:
         threshold=record.threshold,
         defect_area=record.defect_area,
         regions=record.regions,
+        region_count=record.region_count,
         model_id=record.model_id,
         bank_version=record.bank_version,
         captured_at=frame.captured_at,

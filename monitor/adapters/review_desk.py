@@ -69,6 +69,7 @@ class FrameDetails:
     content_type: str
     mask_png: bytes | None
     regions: tuple[RegionMessage, ...]
+    region_count: int | None
 
 
 class ReviewDesk:
@@ -133,6 +134,7 @@ class ReviewDesk:
                 content_type=row.content_type,
                 mask_png=row.mask_png,
                 regions=tuple(_region(region) for region in row.regions),
+                region_count=row.region_count,
             )
 
     def confirm(self, frame_id: str, verdict: Verdict, reviewer: str, note: str | None = None) -> Review:

@@ -16,7 +16,7 @@ from monitor.core.decomposition import decompose
 from monitor.core.memory_bank import MemoryBank, Retrieval
 from monitor.core.per_frame import per_frame
 from monitor.core.prior import restrict
-from monitor.core.regions import Region, extract_regions, threshold
+from monitor.core.regions import threshold
 from monitor.core.scoring import (
     CONFIRMED_SHARE,
     Normality,
@@ -56,7 +56,6 @@ class Inspection:
     Attributes:
         score: how odd the frame is, the mean of its largest anomalies; ``flagged`` if above the verdict threshold.
         mask: (H, W) the defect's contour.
-        regions: the mask's connected regions, largest first.
         anomaly: (H, W) the residual beyond what the nearest normals left themselves, in units of the normals' spread.
         prior: (C, H, W) X̂; ``background``: L; ``residual``: S.
     """
@@ -64,7 +63,6 @@ class Inspection:
     score: float
     flagged: bool
     mask: NDArray[np.bool_]
-    regions: tuple[Region, ...]
     anomaly: NDArray[np.float32]
     prior: NDArray[np.float32]
     background: NDArray[np.float32]
@@ -164,7 +162,6 @@ class Inspector:
             score=score,
             flagged=score > calibration.verdict.threshold,
             mask=mask,
-            regions=extract_regions(mask, anomaly),
             anomaly=anomaly,
             prior=prior,
             background=background,

@@ -1,27 +1,30 @@
-"""Masks and the connected regions in them."""
+"""Masks, and the connected regions in them as the line is told of them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.core.shape import Scale, Shape, measure_shape
+from schemas.messages import RegionMessage
+
+# A noisy frame, or a camera that was knocked, gives thousands of specks. Nobody reads them, and each is a row in the
+# database: beyond so many only the largest are told of, with the number that there were.
+MAX_REGIONS: Final = 200
+MICROMETRES: Final = 1000.0  # in a millimetre
+
 
 @dataclass(frozen=True, slots=True)
-class Region:
-    """One 8-connected region of a mask, in pixels of that mask; residuals in units of the normals' spread."""
+class Regions:
+    """The ``measured`` regions of a mask, largest first, at most ``MAX_REGIONS`` of the ``count`` that there are."""
 
-    x: int
-    y: int
-    width: int
-    height: int
-    area: int
-    centroid_x: float
-    centroid_y: float
-    mean_residual: float
-    max_residual: float
+    measured: tuple[RegionMessage, ...]
+    count: int
 
 
 def threshold(anomaly: NDArray[np.float32], level: float, min_area: int) -> NDArray[np.bool_]:
@@ -36,21 +39,67 @@ def threshold(anomaly: NDArray[np.float32], level: float, min_area: int) -> NDAr
     return kept
 
 
-def extract_regions(mask: NDArray[np.bool_], anomaly: NDArray[np.float32]) -> tuple[Region, ...]:
-    """Return the regions of a mask (H, W), largest first, measured on the anomaly map (H, W)."""
+def measure_regions(
+    mask: NDArray[np.bool_],
+    anomaly: NDArray[np.float32],
+    frame: tuple[int, int],
+    pitch_um: float | None = None,
+) -> Regions:
+    """Measure the 8-connected regions of a mask in camera pixels. The only place that knows the scale between them.
+
+    Args:
+        mask: (H, W) at the network's resolution.
+        anomaly: (H, W) what the residuals are taken from, in units of the normals' spread.
+        frame: (height, width) of the frame as the camera sent it; its two scales may differ.
+        pitch_um: what a camera pixel covers of the part, in micrometres; without it there are no millimetres.
+    """
     if not mask.any():
-        return ()
+        return Regions((), 0)
     count, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    regions = []
-    for label in range(1, count):
+    # Label 0 is the background. Of equal regions the upper one comes first, then the one on the left.
+    order = np.lexsort((stats[1:, cv2.CC_STAT_LEFT], stats[1:, cv2.CC_STAT_TOP], -stats[1:, cv2.CC_STAT_AREA])) + 1
+    scale = Scale(across=frame[1] / mask.shape[1], down=frame[0] / mask.shape[0])
+    measured = []
+    for label in order[:MAX_REGIONS]:
         x, y, width, height, area = (int(value) for value in stats[label])
         box = slice(y, y + height), slice(x, x + width)
-        values = anomaly[box][labels[box] == label]
-        regions.append(
-            Region(
-                x=x, y=y, width=width, height=height, area=area,
-                centroid_x=float(centroids[label, 0]), centroid_y=float(centroids[label, 1]),
-                mean_residual=float(values.mean()), max_residual=float(values.max()),
-            )
-        )  # fmt: skip
-    return tuple(sorted(regions, key=lambda region: (-region.area, region.y, region.x)))
+        region = labels[box] == label
+        values = anomaly[box][region]
+        shape = measure_shape(region, scale)
+        message = RegionMessage(
+            **_box(x, y, width, height, scale),
+            area=area * scale.across * scale.down,
+            centroid_x=(float(centroids[label, 0]) + 0.5) * scale.across - 0.5,
+            centroid_y=(float(centroids[label, 1]) + 0.5) * scale.down - 0.5,
+            mean_residual=float(values.mean()),
+            max_residual=float(values.max()),
+            length=shape.length,
+            breadth=shape.breadth,
+            aspect_ratio=shape.length / shape.breadth,
+            orientation=shape.orientation,
+            solidity=shape.solidity,
+            path_length=shape.path_length,
+            mean_width=shape.mean_width,
+        )
+        measured.append(message if pitch_um is None else _in_millimetres(message, shape, pitch_um / MICROMETRES))
+    return Regions(tuple(measured), count - 1)
+
+
+def _box(x: int, y: int, width: int, height: int, scale: Scale) -> dict[str, int]:
+    """Return a box in camera pixels; it grows to whole ones, so that it still holds the region."""
+    left, top = math.floor(x * scale.across), math.floor(y * scale.down)
+    right, bottom = math.ceil((x + width) * scale.across), math.ceil((y + height) * scale.down)
+    return {"x": left, "y": top, "width": right - left, "height": bottom - top}
+
+
+def _in_millimetres(region: RegionMessage, shape: Shape, pitch: float) -> RegionMessage:
+    """Return the region with its size on the part as well; ``pitch``: millimetres a camera pixel."""
+    return region.model_copy(
+        update={
+            "area_mm2": region.area * pitch**2,
+            "length_mm": shape.length * pitch,
+            "breadth_mm": shape.breadth * pitch,
+            "path_length_mm": shape.path_length * pitch,
+            "mean_width_mm": shape.mean_width * pitch,
+        }
+    )

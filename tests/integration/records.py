@@ -10,8 +10,10 @@ from schemas.messages import FrameEvent, RegionMessage, Verdict
 
 CAPTURED = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 REGION = RegionMessage(
-    x=1, y=2, width=3, height=4, area=10.5, centroid_x=2.5, centroid_y=3.5, mean_residual=1.5, max_residual=2.5
-)
+    x=1, y=2, width=3, height=4, area=10.5, centroid_x=2.5, centroid_y=3.5, mean_residual=1.5, max_residual=2.5,
+    length=4.2, breadth=2.8, aspect_ratio=1.5, orientation=81.5, solidity=0.9, path_length=4.2, mean_width=2.5,
+    area_mm2=0.105, length_mm=0.42, breadth_mm=0.28, path_length_mm=0.42, mean_width_mm=0.25,
+)  # fmt: skip
 
 
 def position(offset: int, partition: int = 0, topic_id: str = "topic-1") -> LogPosition:
@@ -41,6 +43,7 @@ def inspection(
         defect_area=0.25,
         mask_png=b"\x89PNG mask",
         regions=(REGION, REGION.model_copy(update={"x": 9})) if verdict is Verdict.DEFECT else (),
+        region_count=2 if verdict is Verdict.DEFECT else 0,
         bank_version=bank_version,
         image_sha256=image_sha256,
     )

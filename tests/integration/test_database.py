@@ -58,6 +58,7 @@ def test_a_row_holds_all_that_was_found_out_about_a_frame(engine: Engine) -> Non
         assert (row.verdict, row.score, row.threshold, row.defect_area) == ("defect", 0.75, 0.5, 0.25)
         assert (row.mask_png, row.model_id, row.bank_version) == (b"\x89PNG mask", "model-1", 7)
         assert [(region.x, region.max_residual) for region in row.regions] == [(1, 2.5), (9, 2.5)]
+        assert (row.regions[0].orientation, row.regions[0].mean_width_mm, row.region_count) == (81.5, 0.25, 2)
 
 
 def test_what_no_one_has_checked_is_stored_as_far_as_it_can_be_read(engine: Engine) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from monitor.adapters import migrations
+from monitor.adapters.review_desk import ReviewDesk
 from schemas.errors import ConfigurationError, ServiceUnavailableError
 from schemas.tables import Base
 
@@ -60,6 +61,34 @@ def test_upgrading_twice_keeps_what_is_stored(database_url: str) -> None:
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM outbox")).scalar() == 1
     engine.dispose()
+
+
+def test_regions_stored_before_there_were_measures_stay_valid_up_and_down(database_url: str) -> None:
+    migrations.upgrade(database_url)
+    migrations.downgrade(database_url, "0001")
+    engine = create_engine(database_url)
+    columns = {column["name"] for column in inspect(engine).get_columns("regions")}
+    engine.dispose()
+    assert "x" in columns
+    assert not columns & {"length", "mean_width_mm"}
+    execute(
+        database_url,
+        'INSERT INTO inspections (frame_id, camera, topic, topic_id, partition, "offset", captured_at, inspected_at, '
+        "latency_ms, verdict, model_id, content_type, defect_area) VALUES ('old-1', 'c', 't', 'i', 0, 0, '2026-01-01', "
+        "'2026-01-01', 1, 'defect', 'm', 'image/png', 0.1)",
+    )
+    execute(
+        database_url,
+        "INSERT INTO regions (inspection_id, x, y, width, height, area, centroid_x, centroid_y, mean_residual, "
+        "max_residual) SELECT id, 1, 2, 3, 4, 5, 6, 7, 8, 9 FROM inspections",
+    )
+    migrations.upgrade(database_url)
+    engine = create_engine(database_url)
+    details = ReviewDesk(engine).show("old-1")
+    engine.dispose()
+    (region,) = details.regions
+    assert (region.x, region.max_residual, region.length, region.area_mm2) == (1, 9, None, None)
+    assert details.region_count is None
 
 
 def test_an_empty_database_is_refused_with_the_remedy(database_url: str) -> None:

@@ -63,7 +63,7 @@ def test_a_frame_is_shown_with_its_regions_mask_and_review(desk: ReviewDesk) -> 
     details = desk.show("0190-aaaa-1")
     assert (details.frame.camera, details.frame.verdict, details.frame.score) == ("cam1", Verdict.DEFECT, 0.75)
     assert details.regions[0] == REGION
-    assert len(details.regions) == 2
+    assert (len(details.regions), details.region_count) == (2, 2)
     assert (details.mask_png, details.bank_version, details.offset) == (b"\x89PNG mask", 7, 1)
     assert details.frame.review is None
     review = desk.confirm("0190-aaaa-1", Verdict.DEFECT, "ada", "a real crack\0")

@@ -64,6 +64,8 @@ def test_a_plain_folder_becomes_a_bundle_that_shows_and_inspects(photos: Path, t
     shown = trainer("show", out)
     assert shown.returncode == 0
     assert shown.stdout.splitlines() == made.stdout.splitlines()
+    assert f"how the thresholds came about: {out / 'report.html'}" in shown.stdout
+    assert "of 8 good parts" in (out / "report.html").read_text(encoding="utf-8")
 
     inspector = Inspector(load_bundle(out))
     line = SimulatedLine(LineSettings(size=64, seed=5, shift=4.0, rotation=3.0))

@@ -18,7 +18,6 @@ from monitor.bank_follower import BankFollower
 from monitor.clock import SystemClock
 from monitor.core.inspector import Inspection
 from monitor.core.memory_bank import MemoryBank
-from monitor.core.regions import extract_regions
 from monitor.core.view import Placement, Prepared
 from monitor.errors import StoreUnavailableError
 from monitor.pipeline import Pipeline
@@ -103,7 +102,7 @@ class ToyInspector:
         if round(score * 255) == NOT_A_NUMBER:
             score = float("nan")
         mask = frame[0] > 0.5
-        return Inspection(score, score > 0.5, mask, extract_regions(mask, frame[0]), frame[0], frame, frame, frame)
+        return Inspection(score, score > 0.5, mask, frame[0], frame, frame, frame)
 
 
 class Store(MemoryInspectionStore):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.numpy import save_file as save_arrays
 from monitor.adapters.artifacts import load_bundle
 from monitor.core.autoencoder import PatchAutoencoder
 from monitor.core.inspector import Inspector
-from schemas.artifacts import AUTOENCODER, BANK, MANIFEST, NORMALITY, read_manifest, sha256_file
+from schemas.artifacts import AUTOENCODER, BANK, MANIFEST, NORMALITY, REPORT, read_manifest, sha256_file
 from schemas.errors import BundleError, ConfigurationError
 from tests.unit.small_model import Parts
 from trainer import bundle as writer
@@ -51,10 +52,34 @@ def test_a_loaded_bundle_inspects_as_the_trained_model_did(bundle: Path, inspect
     left = loaded.inspect(parts.defective, loaded.new_bank())
     right = inspector.inspect(parts.defective, inspector.new_bank())
     for one, other in zip(left, right, strict=True):
-        assert (one.score, one.flagged, one.regions) == (other.score, other.flagged, other.regions)
+        assert (one.score, one.flagged) == (other.score, other.flagged)
         for name in ("mask", "anomaly", "prior", "background", "residual"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     np.testing.assert_array_equal(loaded.remember(parts.fresh), inspector.remember(parts.fresh))
+
+
+def test_the_report_tells_of_this_bundle_and_is_pinned_but_not_needed(bundle: Path, trained: Trained) -> None:
+    page = (bundle / REPORT).read_text(encoding="utf-8")
+    manifest = read_manifest(bundle)
+    verdict = manifest.calibration.verdict
+    assert manifest.model_id in page
+    assert f"{verdict.above} of {verdict.normals} good parts" in page
+    assert trained.calibrated.report is not None
+    assert len(trained.calibrated.report.defective_scores) == 24
+    assert len(trained.calibrated.report.candidates) == 2 * 2
+    assert max(each.dice for each in trained.calibrated.report.candidates) > 0.4
+    (bundle / REPORT).write_text(page.replace("good parts", "fine parts"), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"report\.html: its SHA-256"):
+        read_manifest(bundle)
+    (bundle / REPORT).unlink()
+    assert load_bundle(bundle).manifest == manifest
+
+
+def test_a_calibration_without_a_report_makes_a_bundle_without_one(trained: Trained, tmp_path: Path) -> None:
+    silent = replace(trained, calibrated=replace(trained.calibrated, report=None))
+    manifest = save_bundle(tmp_path / "bundle", silent)
+    assert set(manifest.files) == set(FILES)
+    assert load_bundle(tmp_path / "bundle").manifest == manifest
 
 
 def test_a_colour_bundle_survives_the_round_trip_too(
@@ -72,7 +97,7 @@ def test_a_colour_bundle_survives_the_round_trip_too(
 def test_the_manifest_that_was_returned_is_the_one_on_disk(trained: Trained, tmp_path: Path) -> None:
     manifest = save_bundle(tmp_path / "a" / "bundle", trained)
     assert read_manifest(tmp_path / "a" / "bundle") == manifest
-    assert set(manifest.files) == set(FILES)
+    assert set(manifest.files) == {*FILES, REPORT}
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["bundle"]
 
 

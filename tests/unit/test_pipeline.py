@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from monitor.core.view import Prepared
 from monitor.ports import BatchOutcome, InspectionRecord, LogPosition, Recorded
-from monitor.settings import ImageSettings
+from monitor.settings import CameraSettings, ImageSettings
 from monitor.storing import keeps_image
 from schemas.messages import FrameEvent, Verdict
 from tests.unit.pipeline_fakes import (
@@ -63,6 +63,17 @@ def test_a_record_tells_how_the_verdict_came_about_in_camera_pixels() -> None:
     (region,) = record.regions
     assert (region.x, region.y, region.width, region.height, region.area) == (16, 8, 16, 4, 64)
     assert (region.centroid_x, region.centroid_y) == (23.5, 9.5)
+    assert (region.length, region.breadth, region.length_mm, record.region_count) == (16, 4, None, 1)
+
+
+def test_regions_are_measured_in_millimetres_where_a_cameras_pixel_pitch_is_known() -> None:
+    cameras = CameraSettings(pixel_pitch_um=250, pixel_pitch_um_of={"close": 100})
+    bench = Bench(settings=make_settings().model_copy(update={"cameras": cameras}))
+    bench.line.send("far-1", png(DEFECT), camera="far")
+    bench.line.send("close-1", png(DEFECT), camera="close")
+    bench.run()
+    sizes = {record.frame.frame_id: record.regions[0].length_mm for record in bench.store.records}
+    assert sizes == {"far-1": 4.0, "close-1": 1.6}  # all of the 16 pixels
 
 
 def test_a_store_that_is_away_loses_nothing_and_commits_late() -> None:

@@ -24,7 +24,6 @@ from structlog.testing import capture_logs
 from monitor.adapters.artifacts import load_bundle
 from monitor.core.inspector import Inspection, Inspector
 from monitor.core.preprocessing import prepare
-from monitor.core.regions import extract_regions
 from monitor.core.scoring import Normality
 from monitor.core.view import Placement, Prepared, Viewer
 from monitor.inspecting import where_it_lies
@@ -87,13 +86,12 @@ def inspect(inspector: Inspector, image: Image) -> tuple[Inspection, tuple[Regio
     """Return what is found in a frame, and where the camera saw the oddest of it."""
     prepared = inspector.prepare(image)
     inspection = inspector.inspect(prepared.pixels[None], inspector.new_bank())[0]
-    return inspection, where_it_lies(core_of(inspection), prepared.placement)[1]
+    return inspection, where_it_lies(core_of(inspection), prepared.placement)[1].measured
 
 
 def core_of(inspection: Inspection) -> Inspection:
     """Return what is at least half as odd as the oddest: of a network that hardly learnt, the rest is its own doing."""
-    mask = inspection.anomaly > 0.5 * inspection.anomaly.max()
-    return replace(inspection, mask=mask, regions=extract_regions(mask, inspection.anomaly))
+    return replace(inspection, mask=inspection.anomaly > 0.5 * inspection.anomaly.max())
 
 
 def draw_mask(place: Path, height: int = HEIGHT, width: int = WIDTH) -> tuple[Path, NDArray[np.bool_]]:
