@@ -25,7 +25,7 @@ from monitor.ports import (
     ReviewOutcome,
     ReviewStore,
 )
-from schemas.errors import InvalidFrameError
+from schemas.errors import InvalidFrameError, UnregistrableError
 from schemas.messages import Verdict
 
 Features = NDArray[np.float16]
@@ -46,7 +46,8 @@ class Learner:
         reviews: where people's words are, and what became of them.
         banks: the banks that the workers follow.
         images: the frames' images; the features are kept there as well.
-        encode: encoded image to (P1, P2, P3 + R) float16; raises InvalidFrameError for what is no image.
+        encode: encoded image to (P1, P2, P3 + R) float16; raises InvalidFrameError for what is no image,
+            UnregistrableError for what is not in its place.
         shape: what the banks of this model must fit.
         model_id: whose banks.
         seed: (N, P1, P2, P3 + R) the pinned normals of training.
@@ -135,6 +136,8 @@ class Learner:
             image_sha256, features = self._features_of(review)
         except InvalidFrameError as error:
             return ReviewOutcome("refused", f"its image cannot be read: {error}"), None
+        except UnregistrableError as error:
+            return ReviewOutcome("refused", f"its part does not lie where it should: {error}"), None
         except KeyError:
             return ReviewOutcome("refused", "its image is not in the image store (see images.keep)"), None
         if not np.isfinite(features).all():
@@ -199,7 +202,7 @@ class Learner:
         for entry in {entry.slot: entry for entry in entries}.values():
             try:
                 features = self._stored_features(entry)
-            except (KeyError, InvalidFrameError):
+            except (KeyError, InvalidFrameError, UnregistrableError):
                 log.exception(
                     "A normal's features and image are gone; the restored bank lacks it, parts like it will be flagged",
                     frame=entry.frame_id,

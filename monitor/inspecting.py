@@ -6,7 +6,6 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final
 
 import cv2
 import numpy as np
@@ -17,17 +16,14 @@ from numpy.typing import NDArray
 from monitor.bank_follower import BankFollower
 from monitor.core.inspector import Inspection, Inspector
 from monitor.core.memory_bank import MemoryBank
-from monitor.core.regions import measure_regions
-from monitor.intake import DecodedFrame, FailedFrame
+from monitor.core.regions import Regions, measure_regions
+from monitor.core.view import Placement
+from monitor.intake import INSPECTION_FAILED, PAST_DEADLINE, DecodedFrame, FailedFrame
 from monitor.ports import Clock, InspectionRecord, LogPosition
 from monitor.settings import CameraSettings
 from schemas.messages import Verdict
 
 log = structlog.get_logger()
-
-# Why a frame was stored as uninspected. Stable: dashboards and the review page select on them.
-PAST_DEADLINE: Final = "deadline"
-INSPECTION_FAILED: Final = "inspection_failed"
 
 
 class BatchInspector:
@@ -59,7 +55,7 @@ class BatchInspector:
         of_camera: dict[str, list[DecodedFrame]] = defaultdict(list)
         for frame in frames:
             if isinstance(frame, FailedFrame):
-                records[frame.position] = self._uninspected(frame, INSPECTION_FAILED)
+                records[frame.position] = self._uninspected(frame, frame.reason)
             elif frame.is_past_deadline(now):
                 records[frame.position] = self._uninspected(frame, PAST_DEADLINE)
             else:
@@ -123,7 +119,7 @@ class BatchInspector:
             return self._uninspected(frame, INSPECTION_FAILED)
         manifest = self._inspector.manifest
         pitch = self._cameras.pitch_of(frame.event.camera)
-        found = measure_regions(inspection.mask, inspection.anomaly, (frame.height, frame.width), pitch)
+        mask, found = where_it_lies(inspection, frame.placement, pitch)
         return InspectionRecord(
             position=frame.position,
             frame=frame.event,
@@ -132,12 +128,37 @@ class BatchInspector:
             inspected_at=self._clock.now(),
             score=inspection.score,
             threshold=manifest.calibration.verdict.threshold,
-            defect_area=float(inspection.mask.mean()),
-            mask_png=encode_mask(inspection.mask),
+            defect_area=float(inspection.mask.mean()) / manifest.view.inspected_share,
+            mask_png=encode_mask(mask),
             regions=found.measured,
             region_count=found.count,
             bank_version=bank.version,
         )
+
+
+def where_it_lies(
+    inspection: Inspection, placement: Placement, pitch_um: float | None = None
+) -> tuple[NDArray[np.bool_], Regions]:
+    """Return the mask of the camera's whole frame, at the network's scale, and its regions in camera pixels."""
+    mask, anomaly = inspection.mask, inspection.anomaly
+    if placement.moved is not None:
+        mask, anomaly = placement.restore(mask.astype(np.float32)) > 0, placement.restore(anomaly)
+    found = measure_regions(mask, anomaly, placement.size, pitch_um)
+    if placement.roi is None:
+        return mask, found
+    x, y = placement.origin
+    aside = tuple(
+        each.model_copy(
+            update={
+                "x": each.x + x,
+                "y": each.y + y,
+                "centroid_x": each.centroid_x + x,
+                "centroid_y": each.centroid_y + y,
+            }
+        )
+        for each in found.measured
+    )
+    return placement.whole(mask), Regions(aside, found.count)
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:

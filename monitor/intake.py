@@ -4,31 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from monitor.core.inspector import Inspector
+from monitor.core.view import Placement
 from monitor.decoding import decode_frame
 from monitor.metrics import STAGE_SECONDS
 from monitor.ports import DeadLetter, LogPosition, RawRecord
 from monitor.settings import LimitSettings
-from schemas.errors import InvalidFrameError
+from schemas.errors import InvalidFrameError, UnregistrableError
 from schemas.messages import FrameEvent
 
 log = structlog.get_logger()
 
+# Why a frame was stored as uninspected. Stable: dashboards and the review page select on them.
+PAST_DEADLINE: Final = "deadline"
+INSPECTION_FAILED: Final = "inspection_failed"
+UNREGISTERED: Final = "unregistered"
+
 
 @dataclass(frozen=True, slots=True)
 class DecodedFrame:
-    """A frame ready for the device: ``pixels`` (C, H, W) in [0, 1], from ``height`` x ``width`` camera pixels."""
+    """A frame ready for the device: ``pixels`` (C, H, W) in [0, 1], and where they lie in the camera's frame."""
 
     position: LogPosition
     event: FrameEvent
     pixels: NDArray[np.float32]
-    height: int
-    width: int
+    placement: Placement
 
     def is_past_deadline(self, now: datetime) -> bool:
         """Return whether the line has stopped waiting for this frame's verdict."""
@@ -39,10 +45,14 @@ class DecodedFrame:
 
 @dataclass(frozen=True, slots=True)
 class FailedFrame:
-    """A frame whose image may be fine but whose decoding met a fault of ours: to be stored as uninspected."""
+    """A frame without pixels for the device: to be stored as uninspected.
+
+    Its image may be fine: its decoding met a fault of ours, or its part does not lie where the view expects it.
+    """
 
     position: LogPosition
     event: FrameEvent
+    reason: str = INSPECTION_FAILED
 
 
 def take_in(record: RawRecord, inspector: Inspector, limits: LimitSettings) -> DecodedFrame | FailedFrame | DeadLetter:
@@ -54,10 +64,14 @@ def take_in(record: RawRecord, inspector: Inspector, limits: LimitSettings) -> D
     try:
         with STAGE_SECONDS.labels(stage="decode").time():
             event, image = decode_frame(record, limits, spec.source_size, spec.channels)
-            height, width = image.shape[:2]
-            return DecodedFrame(record.position, event, inspector.prepare(image), height, width)
+            prepared = inspector.prepare(image)
+            return DecodedFrame(record.position, event, prepared.pixels, prepared.placement)
     except InvalidFrameError as error:
         return DeadLetter(record, error.reason, error.detail)
+    except UnregistrableError as error:
+        log.warning("A part does not lie where it should; storing as uninspected", frame=event.frame_id,
+                    camera=event.camera, problem=str(error))  # fmt: skip
+        return FailedFrame(record.position, event, UNREGISTERED)
     except Exception:
         log.exception("Decoding failed by a fault of ours; the frame will be stored as uninspected", at=record.position)
         return _without_image(record)

@@ -73,7 +73,7 @@ def open_learner(settings: Settings, inspector: Inspector) -> Iterator[Learner]:
 
     def remember(content: bytes) -> NDArray[np.float16]:
         image = decode_image(content, settings.limits, architecture.input.source_size, architecture.input.channels)
-        entry: NDArray[np.float16] = inspector.remember(inspector.prepare(image)[None])[0]
+        entry: NDArray[np.float16] = inspector.remember(inspector.prepare(image).pixels[None])[0]
         return entry
 
     with open_database(settings) as engine, open_banks(settings) as banks:

@@ -17,6 +17,7 @@ MANIFEST: Final = "manifest.json"
 AUTOENCODER: Final = "autoencoder.safetensors"
 BANK: Final = "bank.safetensors"
 NORMALITY: Final = "normality.safetensors"
+VIEW: Final = "view.safetensors"
 REPORT: Final = "report.html"  # for people: a bundle inspects without it
 MAX_MANIFEST_BYTES: Final = 1_000_000
 PAPER_PIXELS: Final = 128 * 128
@@ -45,6 +46,69 @@ class InputSpec(_Frozen):
     channels: Literal[1, 3]
     # (height, width) of every training image, or None when they differed: then any size is resized.
     source_size: tuple[int, int] | None = None
+
+
+class Lighting(StrEnum):
+    """What is done about changing light; ``monitor.core.lighting`` says what each costs."""
+
+    NONE = "none"
+    LEVEL = "level"
+    FLAT = "flat"
+
+
+class Roi(_Frozen):
+    """The region of interest, in pixels of the frame as the camera sends it."""
+
+    x: Annotated[int, Field(ge=0)]
+    y: Annotated[int, Field(ge=0)]
+    width: Annotated[int, Field(ge=16)]
+    height: Annotated[int, Field(ge=16)]
+
+    def fits(self, size: tuple[int, int]) -> bool:
+        """Return whether a frame of (height, width) holds it."""
+        return self.y + self.height <= size[0] and self.x + self.width <= size[1]
+
+
+class Ignored(_Frozen):
+    """Pixels that nothing may depend on. Which: array ``ignored`` (H, W) of ``view.safetensors``."""
+
+    # Of the network's pixels.
+    share: Annotated[float, Field(gt=0, lt=1)]
+    # What they are painted with, a value per channel.
+    paint: tuple[Share, ...]
+
+
+class Registration(_Frozen):
+    """How a part is brought to the place of ``reference``, an array of ``view.safetensors``."""
+
+    # Of the centre, as a share of the region's width and height.
+    max_shift: Annotated[float, Field(gt=0, le=0.5)]
+    # In degrees.
+    max_rotation: Annotated[float, Field(ge=0, le=45)]
+    # Below this correlation with the reference, the frame shows something else.
+    least_correlation: Share
+
+
+class Light(_Frozen):
+    """The light that frames are brought to: mean and standard deviation of the normals' pixels."""
+
+    kind: Literal[Lighting.LEVEL, Lighting.FLAT]
+    mean: Positive
+    deviation: Positive
+
+
+class View(_Frozen):
+    """The way from the camera's pixels to the network's; by default the frame is only resized."""
+
+    roi: Roi | None = None
+    registration: Registration | None = None
+    light: Light | None = None
+    ignored: Ignored | None = None
+
+    @property
+    def inspected_share(self) -> float:
+        """The share of the network's pixels that are inspected."""
+        return 1.0 - self.ignored.share if self.ignored else 1.0
 
 
 class Architecture(_Frozen):
@@ -124,9 +188,21 @@ class Manifest(_Frozen):
     architecture: Architecture
     encoder_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     calibration: Calibration
+    view: View = View()
     data: DataSummary
     training: dict[str, float | int | str]
     files: dict[str, str]
+
+    @model_validator(mode="after")
+    def _view_fits(self) -> Manifest:
+        spec, view = self.architecture.input, self.view
+        if view.roi and not (spec.source_size and view.roi.fits(spec.source_size)):
+            msg = f"the view's region {view.roi} does not lie in the camera's frame {spec.source_size}"
+            raise ValueError(msg)
+        if view.ignored and len(view.ignored.paint) != spec.channels:
+            msg = f"the view paints {len(view.ignored.paint)} channels, the network sees {spec.channels}"
+            raise ValueError(msg)
+        return self
 
 
 def sha256_file(path: Path) -> str:

@@ -56,6 +56,14 @@ class TrainingError(OperatorError):
     """Training failed in a way that must not be saved, e.g. a collapsed autoencoder."""
 
 
+class UnregistrableError(PaedidError):
+    """The part cannot be brought to the reference's place: there is no verdict on such a frame, and no learning it.
+
+    Args:
+        detail: what was found and what is allowed, for people.
+    """
+
+
 class Reason(StrEnum):
     """Why a frame was dead-lettered. Stable: dashboards and replays select on it."""
 

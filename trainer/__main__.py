@@ -14,9 +14,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import typer
 from rich.console import Console
 
-from schemas.artifacts import REPORT, Manifest, Polarity, read_manifest
+from schemas.artifacts import REPORT, Lighting, Manifest, Polarity, read_manifest
 from schemas.commands import run_app
 from trainer.benchmark_command import benchmark
+from trainer.view_options import (
+    IgnoreOption,
+    LightingOption,
+    MaxRotationOption,
+    MaxShiftOption,
+    RegisterOption,
+    RoiOption,
+    tell_view,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -47,6 +56,12 @@ def train(
         str, typer.Option(help="What the network sees: 'auto' (short side 128), N or HEIGHTxWIDTH, multiples of 16.")
     ] = "auto",
     colour: Annotated[Colour, typer.Option(help="Whether colour tells good from bad.")] = Colour.AUTO,
+    roi: RoiOption = None,
+    ignore: IgnoreOption = None,
+    register: RegisterOption = False,
+    max_shift: MaxShiftOption = 0.1,
+    max_rotation: MaxRotationOption = 10.0,
+    lighting: LightingOption = Lighting.NONE,
     polarity: Annotated[
         Polarity, typer.Option(help="Which defects count: darker than the normal part, brighter, or both.")
     ] = Polarity.BOTH,
@@ -71,12 +86,14 @@ def train(
     from trainer.calibrate import CalibrationSettings
     from trainer.progress import ProgressReporter
     from trainer.training import TrainingSettings
+    from trainer.view_settings import ViewSettings
 
     settings = BuildSettings(
         size=size,
         colour=colour.value,
         validation_share=validation_share,
         bank_images=bank_images,
+        view=ViewSettings(roi, ignore, register, max_shift, max_rotation, lighting),
         training=TrainingSettings(steps=steps, learning_rate=learning_rate, seed=seed),
         calibration=CalibrationSettings(polarity=polarity, false_reject_rate=false_reject_rate, seed=seed),
     )
@@ -104,6 +121,8 @@ def describe(manifest: Manifest, place: Path) -> None:
         f"{spec.height}x{spec.width}, {'grey' if spec.channels == 1 else 'colour'}; "
         f"bank of {manifest.data.bank_images}; thresholds from {manifest.data.validation_images} others"
     )
+    for line in tell_view(manifest):
+        console.print(f"  {line}")
     console.print(
         f"  synthetic defects: Dice {manifest.calibration.synthetic_dice:.2f}, "
         f"{verdict.synthetic_detected:.0%} of the parts flagged"

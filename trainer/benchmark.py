@@ -135,12 +135,13 @@ def _write(out: Path, title: str, report: BenchmarkReport, material: Material, s
         "test_good": int(test.good.sum()),
         "test_defective": int((~test.good).sum()),
         "test_with_mask": int(test.delineated.sum()),
+        "test_unregistered": test.unregistered,
         "height": test.images.shape[2],
         "width": test.images.shape[3],
         "channels": test.images.shape[1],
     }
     document = {"data": title, "frames": frames, "settings": asdict(settings), **asdict(report)}
-    (out / JSON).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    (out / JSON).write_text(json.dumps(document, indent=2, default=str) + "\n", encoding="utf-8")
     small = " to ".join(f"{share:.1%}" for share in settings.small)
     text = (
         f"# {title}\n\n"
@@ -152,6 +153,8 @@ def _write(out: Path, title: str, report: BenchmarkReport, material: Material, s
         f"on the other, {settings.repeats} random halvings. Label-free: the threshold chosen on synthetic defects on "
         f"validation normals. Small: defects of {small} of the frame. AUPRO: to a false-positive rate of 0.3.\n"
     )
+    if test.unregistered:
+        text += f"\n{test.unregistered} test frames could not be registered and were measured where they lie.\n"
     if report.failures:
         text += "\n" + "".join(f"- {name} failed: {problem}\n" for name, problem in report.failures.items())
     (out / TABLE).write_text(text, encoding="utf-8")

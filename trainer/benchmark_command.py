@@ -8,6 +8,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from schemas.artifacts import Lighting
+from trainer.view_options import (
+    IgnoreOption,
+    LightingOption,
+    MaxRotationOption,
+    MaxShiftOption,
+    RegisterOption,
+    RoiOption,
+)
+
 DEFAULT_METHODS = "ssim-ae,mem-ae,patchcore,padim,rasl,pae,paedid-paper,paedid"
 
 
@@ -22,6 +32,12 @@ def benchmark(
     ] = DEFAULT_METHODS,
     size: Annotated[str, typer.Option(help="What the methods see, as for train: 'auto', N or HEIGHTxWIDTH.")] = "auto",
     colour: Annotated[str, typer.Option(help="Whether colour tells good from bad: auto, grey or colour.")] = "auto",
+    roi: RoiOption = None,
+    ignore: IgnoreOption = None,
+    register: RegisterOption = False,  # noqa: FBT002 - an option is a flag
+    max_shift: MaxShiftOption = 0.1,
+    max_rotation: MaxRotationOption = 10.0,
+    lighting: LightingOption = Lighting.NONE,
     limit: Annotated[
         int | None,
         typer.Option(min=2, help="At most so many good and so many defective test images, for a quick look."),
@@ -41,9 +57,11 @@ def benchmark(
     from trainer.benchmark import PICTURE, TABLE, markdown_table, run_benchmark  # noqa: PLC0415
     from trainer.progress import ProgressReporter  # noqa: PLC0415
     from trainer.protocol import ProtocolSettings  # noqa: PLC0415
+    from trainer.view_settings import ViewSettings  # noqa: PLC0415
 
     chosen = [make_method(name.strip()) for name in methods.split(",") if name.strip()]
-    settings = ProtocolSettings(size=size, colour=colour, seed=seed, limit=limit)
+    view = ViewSettings(roi, ignore, register, max_shift, max_rotation, lighting)
+    settings = ProtocolSettings(size=size, colour=colour, seed=seed, limit=limit, view=view)
     with ProgressReporter() as reporter:
         report = run_benchmark(chosen, data, out, settings, reporter, test=test, rows=rows)
     console = Console(highlight=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from trainer.calibrate import CalibrationSettings, calibrate
 from trainer.dataset import load_dataset, split
 from trainer.symmetry import find_flips
 from trainer.training import TrainingSettings, train
+from trainer.view_settings import ViewSettings
 
 
 class Reporter(Protocol):
@@ -31,6 +32,7 @@ class BuildSettings:
     colour: str = "auto"
     validation_share: float = 0.25
     bank_images: int = 1000
+    view: ViewSettings = field(default_factory=ViewSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
 
@@ -43,9 +45,12 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
     """
     check_target(out)
     started = monotonic()
-    dataset = load_dataset(data, settings.size, settings.colour, lambda n, m: reporter.stage("reading images", n, m))
+    dataset = load_dataset(
+        data, settings.size, settings.colour, lambda n, m: reporter.stage("reading images", n, m), settings.view
+    )
+    inspected = dataset.viewer.inspected
     parts = split(dataset.images, settings.validation_share, settings.training.seed)
-    flips = find_flips(parts.train, parts.validation)
+    flips = find_flips(parts.train, parts.validation, inspected)
     autoencoder, report = train(
         dataset.spec,
         parts.train,
@@ -61,6 +66,7 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
         parts.validation,
         settings.calibration,
         lambda n, m: reporter.stage("calibrating", n, m),
+        inspected,
     )
     summary = DataSummary(
         source=data.name,
@@ -71,4 +77,7 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
     )
     training: dict[str, float | int | str] = {k: str(v) for k, v in asdict(settings.training).items()}
     training |= asdict(report) | {"mirrorings": len(flips), "seconds": round(monotonic() - started, 1)}
-    return save_bundle(out, Trained(autoencoder, calibrated, summary, training))
+    if settings.view.register:
+        training["unregistered"] = dataset.unregistered
+    viewer = dataset.viewer
+    return save_bundle(out, Trained(autoencoder, calibrated, summary, training, viewer.view, viewer.arrays))

@@ -5,14 +5,28 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 
 from monitor.core.autoencoder import PatchAutoencoder, encoder_hash
-from schemas.artifacts import AUTOENCODER, BANK, MANIFEST, NORMALITY, REPORT, DataSummary, Manifest, sha256_file
+from monitor.core.view import ViewArrays
+from schemas.artifacts import (
+    AUTOENCODER,
+    BANK,
+    MANIFEST,
+    NORMALITY,
+    REPORT,
+    VIEW,
+    DataSummary,
+    Manifest,
+    View,
+    sha256_file,
+)
 from schemas.errors import ConfigurationError
 from schemas.messages import utc_now
 from trainer.bank import entries_of
@@ -28,6 +42,8 @@ class Trained:
     calibrated: Calibrated
     data: DataSummary
     training: dict[str, float | int | str]
+    view: View = field(default_factory=View)
+    view_arrays: ViewArrays = field(default_factory=ViewArrays)
 
 
 def check_target(out: Path) -> None:
@@ -60,12 +76,24 @@ def save_bundle(out: Path, trained: Trained) -> Manifest:
         save_tensors({k: v.contiguous() for k, v in trained.autoencoder.state_dict().items()}, draft / AUTOENCODER)
         save_arrays({"entries": entries_of(trained.calibrated.bank)}, draft / BANK)
         save_arrays({"spread": trained.calibrated.normality.spread.cpu().numpy()}, draft / NORMALITY)
+        if view := _view_arrays(trained.view_arrays):
+            save_arrays(view, draft / VIEW)
         manifest = _add_report(draft, trained, _manifest(draft, trained))
         (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         _put_in_place(draft, place)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return manifest
+
+
+def _view_arrays(view: ViewArrays) -> dict[str, NDArray[np.generic]]:
+    """Return the arrays that the view needs, by their names in its file."""
+    arrays: dict[str, NDArray[np.generic]] = {}
+    if view.ignored is not None:
+        arrays["ignored"] = view.ignored.astype(np.uint8)
+    if view.reference is not None:
+        arrays["reference"] = view.reference
+    return arrays
 
 
 def _put_in_place(draft: Path, place: Path) -> None:
@@ -92,7 +120,9 @@ def _add_report(folder: Path, trained: Trained, manifest: Manifest) -> Manifest:
 
 
 def _manifest(folder: Path, trained: Trained) -> Manifest:
-    files = {name: sha256_file(folder / name) for name in (AUTOENCODER, BANK, NORMALITY)}
+    files = {
+        name: sha256_file(folder / name) for name in (AUTOENCODER, BANK, NORMALITY, VIEW) if (folder / name).exists()
+    }
     encoder = encoder_hash(trained.autoencoder)
     now = utc_now()
     return Manifest(
@@ -101,6 +131,7 @@ def _manifest(folder: Path, trained: Trained) -> Manifest:
         architecture=trained.autoencoder.architecture,
         encoder_hash=encoder,
         calibration=trained.calibrated.calibration,
+        view=trained.view,
         data=trained.data,
         training=trained.training,
         files=files,

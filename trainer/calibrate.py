@@ -22,8 +22,8 @@ from schemas.artifacts import PAPER_PIXELS, Calibration, Polarity, VerdictCalibr
 from trainer.bank import build_bank
 from trainer.metrics import auroc, mean_dice
 from trainer.report_data import CalibrationReport, Candidate, collect_report
-from trainer.synthetic import paste_defect
 from trainer.thresholds import MIN_AREAS, MaskRule
+from trainer.visible_defects import paste_visible_defect
 
 Progress = Callable[[int, int], None]
 
@@ -98,6 +98,7 @@ class _Material:
     truth: NDArray[np.bool_]  # (D, H, W)
     origin: NDArray[np.int64]  # (D,) the normal each defective frame was made from
     kinds: tuple[str, ...]  # D names
+    inspected: Tensor | None  # (H, W) bool; None: all
 
 
 def calibrate(
@@ -106,6 +107,7 @@ def calibrate(
     validation: NDArray[np.float32],
     settings: CalibrationSettings,
     progress: Progress | None = None,
+    inspected: NDArray[np.bool_] | None = None,
 ) -> Calibrated:
     """Choose every number that decides, and build the bank that goes with them.
 
@@ -115,8 +117,9 @@ def calibrate(
         validation: (V, C, H, W) normals, at least two.
         settings: what to search.
         progress: called with (candidates done, candidates in all).
+        inspected: (H, W) the pixels that count; None: all.
     """
-    material = _paste_defects(validation, settings)
+    material = _paste_defects(validation, settings, inspected)
     candidates = [(alpha, lam) for alpha in settings.alphas for lam in settings.lambdas]
     best: _Evidence | None = None
     tried: list[Candidate] = []
@@ -158,16 +161,19 @@ def calibrate(
     return Calibrated(calibration, best.normality, best.bank, report)
 
 
-def _paste_defects(validation: NDArray[np.float32], settings: CalibrationSettings) -> _Material:
+def _paste_defects(
+    validation: NDArray[np.float32], settings: CalibrationSettings, inspected: NDArray[np.bool_] | None
+) -> _Material:
     rng = np.random.default_rng(settings.seed)
     origin = np.arange(max(settings.defects, len(validation))) % len(validation)
-    defects = [paste_defect(validation[index], rng) for index in origin]
+    defects = [paste_visible_defect(validation[index], rng, inspected) for index in origin]
     return _Material(
         normals=torch.from_numpy(validation),
         defective=torch.from_numpy(np.stack([defect.image for defect in defects])),
         truth=np.stack([defect.mask for defect in defects]),
         origin=origin,
         kinds=tuple(defect.kind for defect in defects),
+        inspected=None if inspected is None else torch.from_numpy(inspected),
     )
 
 
@@ -189,14 +195,15 @@ def _gather(
     half = torch.arange(len(clean)) % 2
     for smoothing in settings.smoothings:
         smoothed = smooth(clean, smoothing)
-        spreads = torch.stack([Normality.fit(smoothed[half != part]).spread for part in (0, 1)])  # (2, H, W)
+        halves = [Normality.fit(smoothed[half != part], material.inspected) for part in (0, 1)]
+        spreads = torch.stack([each.spread for each in halves])  # (2, H, W)
         anomaly = smooth(defective, smoothing) / spreads[half[material.origin]]
         level, dice = _best_level(anomaly.numpy(), material.truth)
         yield _Evidence(
             draft=replace(draft, smoothing=smoothing),
             clean=smoothed / spreads[half],
             defective=anomaly,
-            normality=Normality.fit(smoothed),
+            normality=Normality.fit(smoothed, material.inspected),
             bank=bank,
             level=level,
             dice=dice,

@@ -12,9 +12,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.core.preprocessing import decode_pixels, prepare
+from monitor.core.preprocessing import decode_pixels
+from monitor.core.view import Viewer
 from schemas.artifacts import InputSpec
 from schemas.errors import ConfigurationError, DataError
+from trainer.view_fit import fit_view
+from trainer.view_settings import ViewSettings, parse_roi
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 MIN_IMAGES = 20
@@ -36,12 +39,16 @@ class Dataset:
         images: (N, C, H, W) float32 in [0, 1].
         paths: the files, in the same order.
         sha256: over all files' bytes, in order.
+        viewer: what prepared them, and prepares the line's frames.
+        unregistered: how many files were left out, for they could not be registered.
     """
 
     spec: InputSpec
     images: NDArray[np.float32]
     paths: tuple[Path, ...]
     sha256: str
+    viewer: Viewer
+    unregistered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +80,28 @@ def find_images(data: Path) -> tuple[Path, ...]:
     return paths
 
 
-def load_dataset(data: Path, size: str = "auto", colour: str = "auto", progress: Progress | None = None) -> Dataset:
+def load_dataset(
+    data: Path,
+    size: str = "auto",
+    colour: str = "auto",
+    progress: Progress | None = None,
+    view: ViewSettings | None = None,
+) -> Dataset:
     """Read all normal images below ``data``.
 
     Args:
         data: a folder, see ``find_images``.
         size: ``auto`` (short side 128, aspect kept), ``N`` or ``HEIGHTxWIDTH``, in multiples of 16 pixels.
         colour: ``auto`` (colour if any image is), ``grey`` or ``colour``.
-        progress: called with (images read, images in all).
+        progress: called with (images read, how often one is read in all).
+        view: how the line is looked at.
 
     Raises:
         DataError, ConfigurationError.
     """
+    view = view or ViewSettings()
     paths = find_images(data)
+    rounds = 2 + view.register
     sizes, digest, coloured = set(), hashlib.sha256(), False
     for done, path in enumerate(paths, 1):
         content = path.read_bytes()
@@ -94,17 +110,28 @@ def load_dataset(data: Path, size: str = "auto", colour: str = "auto", progress:
         sizes.add(image.shape[:2])
         coloured = coloured or _is_coloured(image)
         if progress:
-            progress(done, 2 * len(paths))
+            progress(done, rounds * len(paths))
     source = next(iter(sizes)) if len(sizes) == 1 else None
-    height, width = parse_size(size, source)
+    roi = parse_roi(view.roi, source)
+    height, width = parse_size(size, (roi.height, roi.width) if roi else source)
     spec = InputSpec(height=height, width=width, channels=_channels(colour, coloured=coloured), source_size=source)
-    images = np.empty((len(paths), spec.channels, height, width), np.float32)
     # Read again rather than kept: the camera's pixels of a thousand images need not fit into memory.
-    for index, path in enumerate(paths):
-        images[index] = prepare(_decode(path, path.read_bytes(), spec.channels), spec)
-        if progress:
-            progress(len(paths) + index + 1, 2 * len(paths))
-    return Dataset(spec=spec, images=images, paths=paths, sha256=digest.hexdigest())
+    fitted = fit_view(
+        lambda index: _decode(paths[index], paths[index].read_bytes(), spec.channels),
+        paths,
+        spec,
+        roi,
+        view,
+        (lambda done, _: progress(len(paths) + done, rounds * len(paths))) if progress else None,
+    )
+    return Dataset(
+        spec=spec,
+        images=fitted.images,
+        paths=tuple(paths[index] for index in fitted.kept),
+        sha256=digest.hexdigest(),
+        viewer=fitted.viewer,
+        unregistered=len(paths) - len(fitted.kept),
+    )
 
 
 def split(images: NDArray[np.float32], share: float, seed: int) -> Split:

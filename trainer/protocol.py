@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import TrainingError
-from trainer.baselines.base import VALIDATION_SHARE, Images, Method, Scores, SelfCalibrating
+from trainer.baselines.base import VALIDATION_SHARE, Images, Method, Scores, Selective, SelfCalibrating
 from trainer.dataset import Split, load_dataset, split
 from trainer.metrics import Estimate, Maps, Masks, aupro, auroc, dice, estimate, pixel_auroc
-from trainer.synthetic import paste_defect
 from trainer.test_set import TestSet, load_test_set
 from trainer.thresholds import MaskRule, best_rule, candidate_levels, crossed_dice, dice_at
+from trainer.view_settings import ViewSettings
+from trainer.visible_defects import paste_visible_defect
 
 Stage = Callable[[str, int, int], None]  # called with (what is being done, done, total)
 
@@ -33,6 +34,7 @@ class ProtocolSettings:
         small: shares of the frame, from and to, that a small defect covers.
         batch: frames scored at once.
         limit: at most so many good and so many defective test frames; None: all.
+        view: how the line is looked at: what every method is given.
     """
 
     size: str = "auto"
@@ -43,15 +45,20 @@ class ProtocolSettings:
     small: tuple[float, float] = (0.002, 0.06)
     batch: int = 8
     limit: int | None = None
+    view: ViewSettings = field(default_factory=ViewSettings)
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What all methods are given: ``normals`` in the order of their files, their ``parts``, and the test frames."""
+    """What all methods are given: ``normals`` in the order of their files, their ``parts``, and the test frames.
+
+    ``inspected``: (H, W) the pixels that count; None: all.
+    """
 
     normals: Images
     parts: Split
     test: TestSet
+    inspected: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +105,10 @@ def load_material(data: Path, test: Path | None, settings: ProtocolSettings, sta
     Raises:
         DataError, ConfigurationError: the data are not there, or unreadable.
     """
-    dataset = load_dataset(data, settings.size, settings.colour, _bound(stage, "reading normals"))
+    dataset = load_dataset(data, settings.size, settings.colour, _bound(stage, "reading normals"), settings.view)
     parts = split(dataset.images, VALIDATION_SHARE, settings.seed)
-    frames = load_test_set(data, test, dataset.spec, settings.limit, settings.seed)
-    return Material(dataset.images, parts, frames)
+    frames = load_test_set(data, test, dataset.viewer, settings.limit, settings.seed)
+    return Material(dataset.images, parts, frames, dataset.viewer.inspected)
 
 
 def measure(method: Method, material: Material, settings: ProtocolSettings, stage: Stage | None = None) -> Measured:
@@ -114,19 +121,23 @@ def measure(method: Method, material: Material, settings: ProtocolSettings, stag
         TrainingError: the method failed, or its scores are no numbers.
     """
     own = isinstance(method, SelfCalibrating)
+    inspected = material.inspected
+    if inspected is not None and isinstance(method, Selective):
+        method.inspect_only(inspected)
     started = perf_counter()
     method.fit(material.normals if own else material.parts.train, settings.seed, _bound(stage, f"{method.name}: fit"))
     fit_seconds = perf_counter() - started
     if isinstance(method, SelfCalibrating):
         rule = method.mask_rule()
     else:
-        rule = _label_free_rule(method, material.parts.validation, settings, stage)
+        rule = _label_free_rule(method, material, settings, stage)
     test = material.test
     started = perf_counter()
-    scores = score_all(method, test.images, settings.batch, _bound(stage, f"{method.name}: test"))
+    scores = score_all(method, test.images, settings.batch, _bound(stage, f"{method.name}: test"), inspected)
     seconds = perf_counter() - started
     frames = test.delineated
     crossed, label_free = _dices(scores.maps[frames], test.truth[frames], rule, settings)
+    masked = scores.maps[test.masked], test.truth[test.masked]
     areas = test.truth[frames].mean(axis=(1, 2))
     small = (areas >= settings.small[0]) & (areas <= settings.small[1])
     bad = scores.images[~test.good]
@@ -136,8 +147,8 @@ def measure(method: Method, material: Material, settings: ProtocolSettings, stag
         dice_small=_estimate(crossed[small], settings) if len(crossed) else None,
         label_free=_estimate(label_free, settings),
         label_free_small=_estimate(label_free[small], settings),
-        pixel_auroc=pixel_auroc(scores.maps[test.masked], test.truth[test.masked]) if frames.any() else None,
-        aupro=aupro(scores.maps[test.masked], test.truth[test.masked]) if frames.any() else None,
+        pixel_auroc=_pixel_auroc(*masked, inspected) if frames.any() else None,
+        aupro=aupro(*masked) if frames.any() else None,
         image_auroc=auroc(scores.images[test.good], bad) if test.good.any() else None,
         milliseconds=1000 * seconds / len(test.images),
         fit_seconds=fit_seconds,
@@ -147,8 +158,16 @@ def measure(method: Method, material: Material, settings: ProtocolSettings, stag
     return Measured(result, scores.maps)
 
 
-def score_all(method: Method, images: Images, batch: int, progress: Callable[[int, int], None] | None) -> Scores:
+def score_all(
+    method: Method,
+    images: Images,
+    batch: int,
+    progress: Callable[[int, int], None] | None,
+    inspected: NDArray[np.bool_] | None = None,
+) -> Scores:
     """Return the scores of all images (N, C, H, W), taken ``batch`` at a time.
+
+    What is not inspected (H, W) is as normal as can be; None: all is.
 
     Raises:
         TrainingError: they have another shape than promised, or are not finite.
@@ -163,17 +182,26 @@ def score_all(method: Method, images: Images, batch: int, progress: Callable[[in
     if not (np.isfinite(maps).all() and np.isfinite(whole).all()):
         msg = f"{method.name}: its scores are not finite, so nothing can be measured on them"
         raise TrainingError(msg)
+    if inspected is not None:
+        maps[:, ~inspected] = maps.min()
     return Scores(maps, whole)
 
 
-def _label_free_rule(method: Method, normals: Images, settings: ProtocolSettings, stage: Stage | None) -> MaskRule:
-    """Return the best rule for synthetic defects on validation normals (V, C, H, W); no test image is touched."""
+def _label_free_rule(method: Method, material: Material, settings: ProtocolSettings, stage: Stage | None) -> MaskRule:
+    """Return the best rule for synthetic defects on validation normals; no test image is touched."""
+    normals, inspected = material.parts.validation, material.inspected
     rng = np.random.default_rng(settings.seed)
     origin = np.arange(max(settings.synthetic, len(normals))) % len(normals)
-    defects = [paste_defect(normals[index], rng) for index in origin]
+    defects = [paste_visible_defect(normals[index], rng, inspected) for index in origin]
     images = np.stack([defect.image for defect in defects])  # (D, C, H, W)
-    scores = score_all(method, images, settings.batch, _bound(stage, f"{method.name}: threshold"))
+    scores = score_all(method, images, settings.batch, _bound(stage, f"{method.name}: threshold"), inspected)
     return best_rule(scores.maps, np.stack([defect.mask for defect in defects]))
+
+
+def _pixel_auroc(maps: Maps, truth: Masks, inspected: NDArray[np.bool_] | None) -> float:
+    if inspected is not None:
+        maps, truth = maps[:, inspected], truth[:, inspected]  # (B, n)
+    return pixel_auroc(maps, truth)
 
 
 def _dices(

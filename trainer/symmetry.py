@@ -15,22 +15,29 @@ TOLERANCE = 1.15
 CANDIDATES: Flips = ((2,), (1,), (1, 2))
 
 
-def find_flips(train: Images, validation: Images) -> Flips:
+def find_flips(train: Images, validation: Images, inspected: NDArray[np.bool_] | None = None) -> Flips:
     """Return the mirrorings, the identity first, after which validation normals lie as near to ``train`` as before.
 
     Args:
         train: (N, C, H, W) normals.
         validation: (V, C, H, W) others.
+        inspected: (H, W) what is not painted over; None: all. A mirroring must leave it where it is, or normals in the
+            bank would be painted where the line's frames are not.
     """
     known, queries = _thumbnails(train), _thumbnails(validation)
     plain = _nearest(queries, known)
-    kept = [axes for axes in CANDIDATES if _nearest(_flip(queries, axes), known) <= TOLERANCE * plain]
+    candidates = [axes for axes in CANDIDATES if inspected is None or _keeps(inspected, axes)]
+    kept = [axes for axes in candidates if _nearest(_flip(queries, axes), known) <= TOLERANCE * plain]
     return ((), *kept)
 
 
 def flipped(images: Images, flips: Flips) -> Images:
     """Return (F·N, C, H, W): every image under every mirroring."""
     return np.ascontiguousarray(np.concatenate([_flip(images, axes) for axes in flips]))
+
+
+def _keeps(inspected: NDArray[np.bool_], axes: tuple[int, ...]) -> bool:
+    return bool(np.array_equal(np.flip(inspected, tuple(axis - 1 for axis in axes)), inspected))
 
 
 def _flip(images: Images, axes: tuple[int, ...]) -> Images:

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.core.preprocessing import decode_pixels, prepare
-from schemas.artifacts import InputSpec
-from schemas.errors import DataError
+from monitor.core.preprocessing import decode_pixels
+from monitor.core.view import Placement, Prepared, Viewer
+from schemas.errors import DataError, UnregistrableError
 from trainer.dataset import SUFFIXES
 from trainer.metrics import shrink
 
@@ -29,6 +29,7 @@ class TestSet:
         good: (B,) which frames are good.
         masked: (B,) which frames' truth is known: the good ones, and those whose mask is there.
         names: ``kind/stem`` of each.
+        unregistered: how many could not be registered, and are measured where they lie.
     """
 
     __test__ = False  # no test case, whatever its name
@@ -38,6 +39,7 @@ class TestSet:
     good: NDArray[np.bool_]
     masked: NDArray[np.bool_]
     names: tuple[str, ...]
+    unregistered: int = 0
 
     @property
     def delineated(self) -> NDArray[np.bool_]:
@@ -45,13 +47,13 @@ class TestSet:
         return self.masked & ~self.good & self.truth.any(axis=(1, 2))
 
 
-def load_test_set(data: Path, other: Path | None, spec: InputSpec, limit: int | None, seed: int) -> TestSet:
-    """Read ``test`` and ``ground_truth`` of a folder in MVTec layout.
+def load_test_set(data: Path, other: Path | None, viewer: Viewer, limit: int | None, seed: int) -> TestSet:
+    """Read ``test`` and ``ground_truth`` of a folder in MVTec layout, as the line's view shows them.
 
     Args:
         data: the folder with the training normals.
         other: where the test images are if not there. Has it no good ones, those of ``data`` are taken.
-        spec: the network's size.
+        viewer: prepares the frames; a defect's ignored pixels do not count.
         limit: at most so many good and so many defective frames, drawn at random by ``seed``.
         seed: of that draw.
 
@@ -68,15 +70,20 @@ def load_test_set(data: Path, other: Path | None, spec: InputSpec, limit: int | 
     rng = np.random.default_rng(seed)
     goods, defects = _draw(goods, limit, rng), _draw(defects, limit, rng)
     paths = [*goods, *defects]
-    truths = [None if path.parent.name == GOOD else _truth(folder, path, spec) for path in paths]
-    blank = np.zeros((spec.height, spec.width), np.bool_)
+    read = [_read(path, viewer) for path in paths]
+    truths = [
+        None if path.parent.name == GOOD else _truth(folder, path, viewer, seen.placement)
+        for path, (seen, _) in zip(paths, read, strict=True)
+    ]
+    blank = np.zeros((viewer.spec.height, viewer.spec.width), np.bool_)
     good = np.arange(len(paths)) < len(goods)
     return TestSet(
-        images=np.stack([_read(path, spec) for path in paths]),
+        images=np.stack([seen.pixels for seen, _ in read]),
         truth=np.stack([blank if truth is None else truth for truth in truths]),
         good=good,
         masked=good | np.array([truth is not None for truth in truths]),
         names=tuple(f"{path.parent.name}/{path.stem}" for path in paths),
+        unregistered=sum(not registered for _, registered in read),
     )
 
 
@@ -92,20 +99,29 @@ def _draw(paths: list[Path], limit: int | None, rng: np.random.Generator) -> lis
     return [paths[index] for index in np.sort(rng.choice(len(paths), limit, replace=False))]
 
 
-def _read(path: Path, spec: InputSpec) -> NDArray[np.float32]:
+def _read(path: Path, viewer: Viewer) -> tuple[Prepared, bool]:
+    """Return a frame as the network sees it, and whether its part could be registered."""
     try:
-        image = decode_pixels(path.read_bytes(), spec.channels)
+        image = decode_pixels(path.read_bytes(), viewer.spec.channels)
     except ValueError as error:
         msg = f"{path}: {error}. Convert it, or take it out of the folder."
         raise DataError(msg) from error
     if image is None:
         msg = f"{path}: not an image that can be read. Take it out of the folder, or restore it."
         raise DataError(msg)
-    return prepare(image, spec)
+    size, roi = (image.shape[0], image.shape[1]), viewer.view.roi
+    if roi and size != viewer.spec.source_size:
+        msg = f"{path}: {size[1]} x {size[0]} pixels, unlike the normals, so --roi means another place in it."
+        raise DataError(msg)
+    try:
+        return viewer.prepare(image), True
+    except UnregistrableError:
+        # The line would not judge it. To leave it out would flatter, and the other methods see it too.
+        return viewer.prepare_at(Placement(size, roi), image), False
 
 
-def _truth(folder: Path, image: Path, spec: InputSpec) -> NDArray[np.bool_] | None:
-    """Return the true mask (H, W) of a defective image, None if there is none."""
+def _truth(folder: Path, image: Path, viewer: Viewer, placement: Placement) -> NDArray[np.bool_] | None:
+    """Return the true mask (H, W) of a defective image where the network sees it, None if there is none."""
     stem = folder / "ground_truth" / image.parent.name / image.stem
     for path in (stem.with_name(f"{image.stem}_mask.png"), stem.with_name(f"{image.stem}.png")):
         if path.is_file():
@@ -113,5 +129,17 @@ def _truth(folder: Path, image: Path, spec: InputSpec) -> NDArray[np.bool_] | No
             if mask is None:
                 msg = f"{path}: not a mask that can be read. Restore it."
                 raise DataError(msg)
-            return shrink(np.asarray(mask) > HALF, (spec.height, spec.width))
+            truth = _placed(np.asarray(mask) > HALF, placement, path)
+            seen = shrink(truth, (viewer.spec.height, viewer.spec.width))
+            return seen if viewer.inspected is None else seen & viewer.inspected
     return None
+
+
+def _placed(truth: NDArray[np.bool_], placement: Placement, path: Path) -> NDArray[np.bool_]:
+    """Return a mask of the camera's size as the network sees it, not resized yet."""
+    if placement.roi is None and placement.moved is None:
+        return truth
+    if truth.shape != placement.frame:
+        msg = f"{path}: {truth.shape[1]} x {truth.shape[0]} pixels, unlike its image, so it cannot be laid on it."
+        raise DataError(msg)
+    return placement.look(truth.astype(np.float32)) >= 0.5  # noqa: PLR2004 - covered by half

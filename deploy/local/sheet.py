@@ -40,7 +40,7 @@ def write_sheet(path: Path, inspector: Inspector, parts: Sequence[DemoPart]) -> 
 
 def _row(inspector: Inspector, part: DemoPart) -> tuple[str, list[Cell]]:
     image = np.asarray(cv2.imdecode(np.frombuffer(part.content, np.uint8), cv2.IMREAD_UNCHANGED), dtype=np.uint8)
-    frame = inspector.prepare(image)
+    frame = inspector.prepare(image).pixels
     inspection = inspector.inspect(frame[None], inspector.new_bank())[0]
     truth = shrink(part.truth, (frame.shape[1], frame.shape[2]))
     calibration = inspector.manifest.calibration

@@ -14,9 +14,11 @@ from safetensors.torch import load_file as load_tensors
 from monitor.core.autoencoder import PatchAutoencoder, encoder_hash
 from monitor.core.inspector import Model
 from monitor.core.scoring import Normality
-from schemas.artifacts import AUTOENCODER, BANK, NORMALITY, Manifest, read_manifest
+from monitor.core.view import ViewArrays
+from schemas.artifacts import AUTOENCODER, BANK, NORMALITY, VIEW, Manifest, read_manifest
 from schemas.errors import BundleError
 
+SMALLEST_REFERENCE = 8
 REMEDY = "Restore the bundle from its source, or train it again."
 
 
@@ -27,16 +29,19 @@ def load_bundle(path: Path) -> Model:
         BundleError: a file is missing, changed, malformed or does not fit the manifest; the message names it.
     """
     manifest = read_manifest(path)
-    for name in (AUTOENCODER, BANK, NORMALITY):
+    needed = (AUTOENCODER, BANK, NORMALITY, *((VIEW,) if manifest.view.registration or manifest.view.ignored else ()))
+    for name in needed:
         if name not in manifest.files:
             msg = f"{path}: the manifest names no {name}. {REMEDY}"
             raise BundleError(msg)
     autoencoder = _load_autoencoder(path / AUTOENCODER, manifest)
+    view = _load_view(path / VIEW, manifest)
     return Model(
         manifest=manifest,
         autoencoder=autoencoder,
-        normality=_load_normality(path / NORMALITY, manifest),
+        normality=_load_normality(path / NORMALITY, manifest, view.ignored),
         seed=_load_seed(path / BANK, manifest),
+        view=view,
     )
 
 
@@ -56,11 +61,35 @@ def _load_autoencoder(path: Path, manifest: Manifest) -> PatchAutoencoder:
     return autoencoder.eval().requires_grad_(requires_grad=False)
 
 
-def _load_normality(path: Path, manifest: Manifest) -> Normality:
+def _load_view(path: Path, manifest: Manifest) -> ViewArrays:
+    ignored = reference = None
+    if manifest.view.ignored:
+        ignored = _load_array(path, "ignored").astype(np.bool_)
+        expected = (manifest.architecture.input.height, manifest.architecture.input.width)
+        if ignored.shape != expected or ignored.all() or not ignored.any():
+            msg = f"{path}: 'ignored' {ignored.shape} must be {expected} (H, W) with some pixels in it. {REMEDY}"
+            raise BundleError(msg)
+    if manifest.view.registration:
+        reference = _load_array(path, "reference").astype(np.float32)
+        fits = reference.ndim == 2 and min(reference.shape) >= SMALLEST_REFERENCE  # noqa: PLR2004 - (h, w)
+        if not fits or not np.isfinite(reference).all():
+            side = SMALLEST_REFERENCE
+            msg = f"{path}: 'reference' {reference.shape} must be (h, w), {side} or more, and finite. {REMEDY}"
+            raise BundleError(msg)
+    return ViewArrays(ignored, reference)
+
+
+def _load_normality(path: Path, manifest: Manifest, ignored: NDArray[np.bool_] | None) -> Normality:
     spread = _load_array(path, "spread")
     expected = (manifest.architecture.input.height, manifest.architecture.input.width)
-    if spread.shape != expected or not np.isfinite(spread).all() or not (spread > 0).all():
-        msg = f"{path}: 'spread' {spread.shape} must be {expected} (H, W), finite and positive. {REMEDY}"
+    # Infinite where nothing is inspected, and nowhere else.
+    unlimited = np.zeros(expected, np.bool_) if ignored is None else ignored
+    fits = spread.shape == expected and np.array_equal(np.isposinf(spread), unlimited)
+    if not fits or not np.isfinite(spread[~unlimited]).all() or not (spread > 0).all():
+        msg = (
+            f"{path}: 'spread' {spread.shape} must be {expected} (H, W), positive, and finite but for ignored pixels. "
+            f"{REMEDY}"
+        )
         raise BundleError(msg)
     return Normality(torch.from_numpy(spread.astype(np.float32)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -15,7 +15,6 @@ from monitor.core.autoencoder import PatchAutoencoder, for_inference
 from monitor.core.decomposition import decompose
 from monitor.core.memory_bank import MemoryBank, Retrieval
 from monitor.core.per_frame import per_frame
-from monitor.core.preprocessing import prepare
 from monitor.core.prior import restrict
 from monitor.core.regions import threshold
 from monitor.core.scoring import (
@@ -27,6 +26,7 @@ from monitor.core.scoring import (
     residual_strength,
     smooth,
 )
+from monitor.core.view import Prepared, ViewArrays, Viewer
 from schemas.artifacts import Architecture, Calibration, Manifest, Polarity
 
 
@@ -39,12 +39,14 @@ class Model:
         autoencoder: E and D.
         normality: per-pixel spread of normal residuals, (H, W).
         seed: (N, P1, P2, P3 + R) float16, the bank's entries of the pinned normals of training.
+        view: the arrays that the manifest's view needs.
     """
 
     manifest: Manifest
     autoencoder: PatchAutoencoder
     normality: Normality
     seed: NDArray[np.float16]
+    view: ViewArrays = field(default_factory=ViewArrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class Inspector:
         self.device = torch.device(device)
         self.manifest = model.manifest
         self.seed = model.seed
+        self._viewer = Viewer(model.manifest.architecture.input, model.manifest.view, model.view)
         self._autoencoder = for_inference(model.autoencoder).to(self.device)
         self._normality = Normality(model.normality.spread.to(self.device))
 
@@ -116,9 +119,13 @@ class Inspector:
             bank.put(slot, entry)
         return bank
 
-    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the network's input (C, H, W) of a decoded frame (h, w) or (h, w, 3) BGR."""
-        return prepare(image, self.manifest.architecture.input)
+    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
+        """Return the network's input of a decoded frame (h, w) or (h, w, 3) BGR, and where in the frame it lies.
+
+        Raises:
+            UnregistrableError: the part cannot be brought to the reference's place.
+        """
+        return self._viewer.prepare(image)
 
     @torch.inference_mode()
     def remember(self, frames: NDArray[np.float32]) -> NDArray[np.float16]:

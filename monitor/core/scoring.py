@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,15 +27,24 @@ SPREAD_FLOOR = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Normality:
-    """What is normal at each pixel: ``spread`` (H, W), the root mean square residual of validation normals, > 0."""
+    """What is normal at each pixel: ``spread`` (H, W), the root mean square residual of validation normals, > 0.
+
+    Where nothing is inspected it is infinite, so that no anomaly, score or mask is anything but 0 there.
+    """
 
     spread: Tensor
 
     @classmethod
-    def fit(cls, excess: Tensor) -> Normality:
-        """Estimate from the excess residuals (B, H, W) of normals, smoothed since B is small."""
+    def fit(cls, excess: Tensor, inspected: Tensor | None = None) -> Normality:
+        """Estimate from the excess residuals (B, H, W) of normals, smoothed since B is small.
+
+        ``inspected``: (H, W) bool; None: all.
+        """
         spread = blur(excess.square().mean(dim=0)[None, None])[0, 0].clamp_min(0.0).sqrt()
-        return cls(spread + SPREAD_FLOOR * spread.mean() + 1e-4)
+        if inspected is None:
+            return cls(spread + SPREAD_FLOOR * spread.mean() + 1e-4)
+        spread = spread + SPREAD_FLOOR * spread[inspected].mean() + 1e-4
+        return cls(torch.where(inspected, spread, torch.inf))
 
 
 def residual_strength(residual: Tensor, polarity: Polarity) -> Tensor:

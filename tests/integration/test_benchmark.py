@@ -16,6 +16,7 @@ from deploy.simulation import LineSettings, SimulatedLine, write_mvtec
 from monitor.adapters.artifacts import load_bundle
 from monitor.core.decomposition import decompose, objective
 from monitor.core.inspector import Inspector
+from monitor.core.view import Viewer
 from schemas.errors import ConfigurationError, TrainingError
 from trainer.baselines.base import Images, Method, Progress, Scores, register, top_mean
 from trainer.baselines.paedid import Pae, Paedid
@@ -131,8 +132,8 @@ def test_paedid_in_the_benchmark_is_the_shipped_one(data: Path, tmp_path: Path) 
     method.fit(load_dataset(data, "64").images, seed=0)
     build(data, tmp_path / "bundle", BUILD, Quiet())
     inspector = Inspector(load_bundle(tmp_path / "bundle"))
-    spec = inspector.manifest.architecture.input
-    frames = load_test_set(data, None, spec, 4, 0).images
+    viewer = Viewer(inspector.manifest.architecture.input)
+    frames = load_test_set(data, None, viewer, 4, 0).images
 
     scores, layers = method.score(frames), method.layers(frames)
 

@@ -31,7 +31,7 @@ from monitor.errors import BankMissingError, StoreUnavailableError
 from monitor.feedback import BANK_CHECK_S, Learner
 from monitor.ports import BankKey, BankShape, BankStore, BatchOutcome, ImageStore, InspectionStore, ReviewStore
 from monitor.settings import DatabaseSettings, RedisSettings
-from schemas.errors import InvalidFrameError, Reason
+from schemas.errors import InvalidFrameError, Reason, UnregistrableError
 from schemas.messages import Verdict
 from tests.integration.records import inspection
 
@@ -50,6 +50,9 @@ SEED = np.stack([features(-1), features(-2)])
 def encode(image: bytes) -> Features:
     if image == b"truncated":
         raise InvalidFrameError(Reason.TRUNCATED, "the image ends too early")
+    if image == b"turned":
+        problem = "the part is turned by 30.0 degrees, farther than 10.0"
+        raise UnregistrableError(problem)
     return features(float(image))
 
 
@@ -146,6 +149,17 @@ class Contract:
         assert world.learner().step() == 4
         assert world.bank() == {0: -1, 1: -2, 2: 5}
         assert world.reviews.pending_reviews(5) == ()
+
+    def test_a_confirmed_part_that_cannot_be_registered_is_refused_with_the_reason(self, world: World) -> None:
+        frame = world.review(b"turned")
+        world.review(b"5")
+        with capture_logs() as logs:
+            world.learner().step()
+        assert world.bank() == {0: -1, 1: -2, 2: 5}
+        assert world.reviews.pending_reviews(5) == ()
+        (said,) = (entry for entry in logs if entry.get("frame") == frame)
+        assert "refused" in str(said)
+        assert "turned by 30.0 degrees" in str(said)
 
     def test_an_image_that_is_gone_is_refused(self, world: World) -> None:
         world.review(b"5")

@@ -69,7 +69,7 @@ def test_a_plain_folder_becomes_a_bundle_that_shows_and_inspects(photos: Path, t
 
     inspector = Inspector(load_bundle(out))
     line = SimulatedLine(LineSettings(size=64, seed=5, shift=4.0, rotation=3.0))
-    frame = inspector.prepare(line.good_part(99).image)
+    frame = inspector.prepare(line.good_part(99).image).pixels
     (found,) = inspector.inspect(frame[None], inspector.new_bank())
     assert found.score > 0
     assert found.mask.shape == (64, 64)

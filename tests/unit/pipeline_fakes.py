@@ -18,6 +18,7 @@ from monitor.bank_follower import BankFollower
 from monitor.clock import SystemClock
 from monitor.core.inspector import Inspection
 from monitor.core.memory_bank import MemoryBank
+from monitor.core.view import Placement, Prepared
 from monitor.errors import StoreUnavailableError
 from monitor.pipeline import Pipeline
 from monitor.ports import (
@@ -83,8 +84,9 @@ class ToyInspector:
             bank.put(slot, features)
         return bank
 
-    def prepare(self, image: np.ndarray) -> np.ndarray:
-        return cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST)[None].astype(np.float32) / 255
+    def prepare(self, image: np.ndarray) -> Prepared:
+        pixels = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST)[None].astype(np.float32) / 255
+        return Prepared(pixels, Placement(image.shape[:2]))
 
     def inspect(self, frames: np.ndarray, bank: MemoryBank) -> list[Inspection]:
         self.calls.append((len(frames), bank))

@@ -198,5 +198,5 @@ def test_an_empty_bank_is_refused(inspector: Inspector, parts: Parts) -> None:
 
 def test_a_camera_frame_is_prepared_for_this_model(inspector: Inspector, colour_inspector: Inspector) -> None:
     photo = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
-    assert inspector.prepare(photo).shape == (1, 64, 64)
-    assert colour_inspector.prepare(photo).shape == (3, 64, 64)
+    assert inspector.prepare(photo).pixels.shape == (1, 64, 64)
+    assert colour_inspector.prepare(photo).pixels.shape == (3, 64, 64)

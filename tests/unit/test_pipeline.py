@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from monitor.core.view import Prepared
 from monitor.ports import BatchOutcome, InspectionRecord, LogPosition, Recorded
 from monitor.settings import CameraSettings, ImageSettings
 from monitor.storing import keeps_image
@@ -174,7 +175,7 @@ def test_a_score_that_is_not_a_number_does_not_pass_for_normal() -> None:
 
 def test_a_fault_in_decoding_stores_the_frame_uninspected() -> None:
     class Inspector(ToyInspector):
-        def prepare(self, image: np.ndarray) -> np.ndarray:
+        def prepare(self, image: np.ndarray) -> Prepared:
             if image[0, 0] == DEFECT:
                 raise MemoryError
             return super().prepare(image)

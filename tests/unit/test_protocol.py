@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from deploy.simulation import LineSettings, SimulatedLine, write_mvtec
+from monitor.core.view import Viewer
 from schemas.artifacts import InputSpec
 from schemas.errors import DataError, TrainingError
 from trainer.baselines.base import Images, Progress, Scores, make_method, register
@@ -18,7 +19,7 @@ from trainer.protocol import Material, MethodResult, ProtocolSettings, load_mate
 from trainer.test_set import load_test_set
 from trainer.thresholds import MaskRule, best_rule, candidate_levels, crossed_dice, dice_at
 
-SPEC = InputSpec(height=64, width=64, channels=1)
+VIEWER = Viewer(InputSpec(height=64, width=64, channels=1))
 SETTINGS = ProtocolSettings(size="64", synthetic=20)
 
 
@@ -103,7 +104,7 @@ def test_the_best_rule_finds_the_level_between_and_drops_specks() -> None:
 
 
 def test_test_frames_carry_their_truth_and_good_ones_come_first(data: Path) -> None:
-    frames = load_test_set(data, None, SPEC, None, 0)
+    frames = load_test_set(data, None, VIEWER, None, 0)
 
     assert frames.good.tolist() == [True] * 6 + [False] * 12
     assert frames.masked.all()
@@ -115,7 +116,7 @@ def test_test_frames_carry_their_truth_and_good_ones_come_first(data: Path) -> N
 def test_another_test_folder_without_good_frames_borrows_them(data: Path, tmp_path: Path) -> None:
     shutil.copytree(data / "test" / "crack", tmp_path / "test" / "crack")
 
-    frames = load_test_set(data, tmp_path, SPEC, None, 0)
+    frames = load_test_set(data, tmp_path, VIEWER, None, 0)
 
     assert frames.good.sum() == 6
     assert all(name.startswith("crack/") for name in frames.names[6:])
@@ -124,7 +125,7 @@ def test_another_test_folder_without_good_frames_borrows_them(data: Path, tmp_pa
 
 
 def test_a_limit_draws_the_same_frames_every_time(data: Path) -> None:
-    first, again = (load_test_set(data, None, SPEC, 3, 7) for _ in range(2))
+    first, again = (load_test_set(data, None, VIEWER, 3, 7) for _ in range(2))
 
     assert first.names == again.names
     assert (first.good.sum(), (~first.good).sum()) == (3, 3)
@@ -132,7 +133,7 @@ def test_a_limit_draws_the_same_frames_every_time(data: Path) -> None:
 
 def test_a_folder_without_defects_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="MVTec"):
-        load_test_set(tmp_path, None, SPEC, None, 0)
+        load_test_set(tmp_path, None, VIEWER, None, 0)
 
 
 def test_validation_normals_are_kept_from_a_method_unless_it_holds_them_back_itself(material: Material) -> None:

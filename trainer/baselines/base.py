@@ -58,6 +58,14 @@ class SelfCalibrating(Protocol):
         """Return the threshold and minimum area that ``fit`` chose without any label."""
 
 
+@runtime_checkable
+class Selective(Protocol):
+    """A method that can leave a part of the frame out, as the product does with what a view ignores."""
+
+    def inspect_only(self, inspected: NDArray[np.bool_]) -> None:
+        """Count the pixels (H, W) that are True, and no others; called before ``fit``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layers:
     """What a decomposing method saw in a batch, each (B, C, H, W): the prior X̂, the background L, the residual S."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from monitor.core.autoencoder import PatchAutoencoder, for_inference
@@ -39,15 +40,21 @@ class Paedid:
     def __init__(self, settings: BuildSettings | None = None) -> None:
         self._settings = settings or BuildSettings(validation_share=VALIDATION_SHARE)
         self._learnt: _Learnt | None = None
+        self._inspected: NDArray[np.bool_] | None = None
+
+    def inspect_only(self, inspected: NDArray[np.bool_]) -> None:
+        """Count the pixels (H, W) that are True, and no others."""
+        self._inspected = inspected
 
     def fit(self, normals: Images, seed: int, progress: Progress | None = None) -> None:
         """Do what ``trainer.build.build`` does with the images of a folder."""
         settings = self._settings
         parts = split(normals, settings.validation_share, seed)
-        flips = find_flips(parts.train, parts.validation)
+        flips = find_flips(parts.train, parts.validation, self._inspected)
         autoencoder = train_autoencoder(parts, flips, replace(settings.training, seed=seed), progress)
         kept = bank_normals(parts.train, settings.bank_images, flips, seed)
-        calibrated = calibrate(autoencoder, kept, parts.validation, replace(settings.calibration, seed=seed))
+        calibration = replace(settings.calibration, seed=seed)
+        calibrated = calibrate(autoencoder, kept, parts.validation, calibration, inspected=self._inspected)
         self._learnt = _Learnt(for_inference(autoencoder), calibrated)
 
     @torch.inference_mode()
