@@ -20,8 +20,11 @@ Opacity = NDArray[np.float32]
 CONTOUR = 0.5
 # Within the contour a pixel belongs to the defect where it changed by more than this, of a range of 1, ...
 VISIBLE = 0.03
-# ... and by at least this share of the defect's median change: a piece moved from elsewhere may partly agree.
+# ... and by at least this share of the defect's median change.
 AGREES = 0.3
+# A piece moved from elsewhere agrees with what was there in most places, and only the rest is a defect: what changed
+# by this share of its largest changes.
+MOVED = 0.4
 # A defect counts as seen if it stands out of the part's own texture: its mean change, evened out over a pixel (so that
 # a piece of the same texture, which averages to nothing, is none), against this share of the deviation around it.
 STANDS_OUT = 0.6
@@ -68,7 +71,9 @@ def _draw_one(image: Image, kind: str, rng: np.random.Generator) -> SyntheticDef
     change = np.abs(result - image).max(axis=0)
     mask: NDArray[np.bool_] = opacity > max(CONTOUR * float(opacity.max()), 1e-3)
     if mask.any():
-        mask &= change > max(VISIBLE, AGREES * float(np.median(change[mask])))
+        inside = change[mask]
+        agrees = MOVED * np.quantile(inside, 0.9) if kind == "misplaced" else AGREES * np.median(inside)
+        mask &= change > max(VISIBLE, float(agrees))
     return SyntheticDefect(result, mask, kind)
 
 
@@ -101,7 +106,7 @@ def _crack(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
     for _ in range(rng.integers(0, 3)):
         origin = strokes[0][rng.integers(len(strokes[0]))]
         strokes.append(_walk(origin, rng.uniform(0, 2 * np.pi), length * rng.uniform(0.2, 0.6), rng))
-    return _draw(image, strokes, rng.uniform(0.8, 2.2), rng), _shade(image, rng)
+    return _draw(image, strokes, _thickness(image, rng), rng), _shade(image, rng)
 
 
 def _scratch(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
@@ -110,7 +115,7 @@ def _scratch(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
     start = rng.uniform(0, (width, height))
     length = rng.uniform(0.2, 0.8) * min(height, width)
     stroke = _walk(start, rng.uniform(0, 2 * np.pi), length, rng, wander=0.02)
-    return _draw(image, [stroke], rng.uniform(0.8, 2.5), rng), _shade(image, rng)
+    return _draw(image, [stroke], _thickness(image, rng), rng), _shade(image, rng)
 
 
 def _blob(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
@@ -166,6 +171,12 @@ def _shade(image: Image, rng: np.random.Generator) -> Image:
     # Darkening scales, as a shadow or a crack does; brightening moves towards white.
     shaded = np.where(shift < 0, image * (1 + shift) + 0.15 * shift, image + shift * (1.15 - image))
     return np.asarray(np.clip(shaded, 0, 1), dtype=np.float32)
+
+
+def _thickness(image: Image, rng: np.random.Generator) -> float:
+    """Return a line's thickness in pixels: of a 128x128 frame 0.8 to 5, thin ones as likely as thick ones."""
+    scale = max(1.0, min(image.shape[1:]) / 128)
+    return float(np.exp(rng.uniform(np.log(0.8), np.log(5.0 * scale))))
 
 
 def _walk(
