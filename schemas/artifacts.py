@@ -15,6 +15,7 @@ from schemas.errors import BundleError
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 AUTOENCODER: Final = "autoencoder.safetensors"
+SEGMENTER: Final = "segmenter.safetensors"
 BANK: Final = "bank.safetensors"
 NORMALITY: Final = "normality.safetensors"
 VIEW: Final = "view.safetensors"
@@ -24,6 +25,7 @@ PAPER_PIXELS: Final = 128 * 128
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=8)]
 
 
 class _Frozen(BaseModel):
@@ -112,16 +114,21 @@ class View(_Frozen):
 
 
 class Architecture(_Frozen):
-    """The patch autoencoder's layout: one convolution block and one 2x pooling per entry of ``widths``."""
+    """The networks' layout.
+
+    The patch autoencoder has one convolution block and one 2x pooling per entry of ``widths``; the segmenter has one
+    stage per entry of ``segmenter``, and a 2x pooling between two.
+    """
 
     input: InputSpec
-    widths: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=8)]
+    widths: Widths
+    segmenter: Widths = (16, 32, 48, 64)
 
     @model_validator(mode="after")
     def _divisible(self) -> Architecture:
-        step = 2 ** len(self.widths)
+        step = 2 ** max(len(self.widths), len(self.segmenter) - 1)
         if self.input.height % step or self.input.width % step:
-            msg = f"input {self.input.height}x{self.input.width} is not divisible by 2^{len(self.widths)} = {step}"
+            msg = f"input {self.input.height}x{self.input.width} is not divisible by {step}, as its poolings ask"
             raise ValueError(msg)
         return self
 

@@ -68,8 +68,10 @@ def train(
     false_reject_rate: Annotated[
         float, typer.Option(min=0.0001, max=0.5, help="Share of good parts that may be flagged.")
     ] = 0.01,
-    steps: Annotated[int, typer.Option(min=1, help="Gradient steps; more for varied products.")] = 1200,
-    learning_rate: Annotated[float, typer.Option(min=1e-6, max=1.0, help="The highest of the schedule.")] = 3e-3,
+    steps: Annotated[int, typer.Option(min=1, help="Gradient steps of each network; more for varied products.")] = 1200,
+    learning_rate: Annotated[
+        float, typer.Option(min=1e-6, max=1.0, help="Of the autoencoder: the highest of its schedule.")
+    ] = 3e-3,
     validation_share: Annotated[
         float, typer.Option(min=0.05, max=0.5, help="Share of the images kept for choosing thresholds.")
     ] = 0.25,
@@ -85,6 +87,7 @@ def train(
     from trainer.build import BuildSettings, build
     from trainer.calibrate import CalibrationSettings
     from trainer.progress import ProgressReporter
+    from trainer.segmenting import SegmenterSettings
     from trainer.training import TrainingSettings
     from trainer.view_settings import ViewSettings
 
@@ -95,6 +98,7 @@ def train(
         bank_images=bank_images,
         view=ViewSettings(roi, ignore, register, max_shift, max_rotation, lighting),
         training=TrainingSettings(steps=steps, learning_rate=learning_rate, seed=seed),
+        segmenter=SegmenterSettings(steps=steps),
         calibration=CalibrationSettings(polarity=polarity, false_reject_rate=false_reject_rate, seed=seed),
     )
     with ProgressReporter() as reporter:

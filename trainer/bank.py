@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monitor.core.autoencoder import PatchAutoencoder
 from monitor.core.inspector import Method, empty_bank, explain, make_entries
 from monitor.core.memory_bank import MemoryBank
+from monitor.core.networks import Networks
 from monitor.core.per_frame import per_frame
 from monitor.core.scoring import PINNED_SHARE
 from schemas.artifacts import Architecture, Polarity
@@ -26,16 +26,15 @@ def bank_normals(images: NDArray[np.float32], count: int, flips: Flips, seed: in
 
 
 @torch.inference_mode()
-def build_bank(
-    autoencoder: PatchAutoencoder, normals: NDArray[np.float32], method: Method, polarity: Polarity
-) -> MemoryBank:
+def build_bank(networks: Networks, normals: NDArray[np.float32], method: Method, polarity: Polarity) -> MemoryBank:
     """Return a bank of normals (N, C, H, W), N >= 2: their features, and each one's residual against the others."""
     frames = torch.from_numpy(normals)
+    autoencoder = networks.autoencoder
     features = per_frame(autoencoder.encode, frames).permute(0, 2, 3, 1)  # (N, P1, P2, P3)
     depth = autoencoder.architecture.entry_shape[2] - features.shape[3]
     unknown = torch.zeros(*features.shape[:3], depth)
     others = _fill(autoencoder.architecture, torch.cat([features, unknown], dim=3).numpy().astype(np.float16))
-    steps = explain(autoencoder, frames, others, method, exclude=torch.arange(len(normals)))
+    steps = explain(networks, frames, others, method, exclude=torch.arange(len(normals)))
     return _fill(autoencoder.architecture, make_entries(steps, polarity, PINNED_SHARE))
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
+from monitor.core.networks import Networks
 from schemas.artifacts import DataSummary, Manifest
 from trainer.bank import bank_normals
 from trainer.bundle import Trained, check_target, save_bundle
 from trainer.calibrate import CalibrationSettings, calibrate
 from trainer.dataset import load_dataset, split
+from trainer.segmenting import SegmenterSettings, train_segmenter
 from trainer.symmetry import find_flips
 from trainer.training import TrainingSettings, train
 from trainer.view_settings import ViewSettings
@@ -34,6 +36,7 @@ class BuildSettings:
     bank_images: int = 1000
     view: ViewSettings = field(default_factory=ViewSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
 
 
@@ -59,9 +62,17 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
         settings.training,
         lambda n, m, loss: reporter.stage("training", n, m, f"rmse {loss**0.5:.4f}"),
     )
+    segmenter = train_segmenter(
+        autoencoder.architecture,
+        parts.train,
+        replace(settings.segmenter, seed=settings.training.seed),
+        lambda n, m, loss: reporter.stage("learning defects", n, m, f"loss {loss:.3f}"),
+        inspected,
+    )
+    networks = Networks(autoencoder, segmenter)
     normals = bank_normals(parts.train, settings.bank_images, flips, settings.training.seed)
     calibrated = calibrate(
-        autoencoder,
+        networks,
         normals,
         parts.validation,
         settings.calibration,
@@ -76,8 +87,9 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
         sha256=dataset.sha256,
     )
     training: dict[str, float | int | str] = {k: str(v) for k, v in asdict(settings.training).items()}
+    training["segmenter_steps"] = settings.segmenter.steps
     training |= asdict(report) | {"mirrorings": len(flips), "seconds": round(monotonic() - started, 1)}
     if settings.view.register:
         training["unregistered"] = dataset.unregistered
     viewer = dataset.viewer
-    return save_bundle(out, Trained(autoencoder, calibrated, summary, training, viewer.view, viewer.arrays))
+    return save_bundle(out, Trained(networks, calibrated, summary, training, viewer.view, viewer.arrays))

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
+from torch import nn
 
-from monitor.core.autoencoder import PatchAutoencoder, encoder_hash
+from monitor.core.autoencoder import encoder_hash
+from monitor.core.networks import Networks
 from monitor.core.view import ViewArrays
 from schemas.artifacts import (
     AUTOENCODER,
@@ -21,6 +23,7 @@ from schemas.artifacts import (
     MANIFEST,
     NORMALITY,
     REPORT,
+    SEGMENTER,
     VIEW,
     DataSummary,
     Manifest,
@@ -38,7 +41,7 @@ from trainer.report import render_report
 class Trained:
     """All that training made, before it is a bundle."""
 
-    autoencoder: PatchAutoencoder
+    networks: Networks
     calibrated: Calibrated
     data: DataSummary
     training: dict[str, float | int | str]
@@ -73,7 +76,8 @@ def save_bundle(out: Path, trained: Trained) -> Manifest:
     draft = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         draft.chmod(0o755)
-        save_tensors({k: v.contiguous() for k, v in trained.autoencoder.state_dict().items()}, draft / AUTOENCODER)
+        _save_network(trained.networks.autoencoder, draft / AUTOENCODER)
+        _save_network(trained.networks.segmenter, draft / SEGMENTER)
         save_arrays({"entries": entries_of(trained.calibrated.bank)}, draft / BANK)
         save_arrays({"spread": trained.calibrated.normality.spread.cpu().numpy()}, draft / NORMALITY)
         if view := _view_arrays(trained.view_arrays):
@@ -94,6 +98,10 @@ def _view_arrays(view: ViewArrays) -> dict[str, NDArray[np.generic]]:
     if view.reference is not None:
         arrays["reference"] = view.reference
     return arrays
+
+
+def _save_network(network: nn.Module, path: Path) -> None:
+    save_tensors({name: value.contiguous() for name, value in network.state_dict().items()}, path)
 
 
 def _put_in_place(draft: Path, place: Path) -> None:
@@ -120,15 +128,14 @@ def _add_report(folder: Path, trained: Trained, manifest: Manifest) -> Manifest:
 
 
 def _manifest(folder: Path, trained: Trained) -> Manifest:
-    files = {
-        name: sha256_file(folder / name) for name in (AUTOENCODER, BANK, NORMALITY, VIEW) if (folder / name).exists()
-    }
-    encoder = encoder_hash(trained.autoencoder)
+    written = (AUTOENCODER, SEGMENTER, BANK, NORMALITY, VIEW)
+    files = {name: sha256_file(folder / name) for name in written if (folder / name).exists()}
+    encoder = encoder_hash(trained.networks.autoencoder)
     now = utc_now()
     return Manifest(
         model_id=f"{now:%Y%m%d-%H%M%S}-{encoder[:8]}",
         created_at=now,
-        architecture=trained.autoencoder.architecture,
+        architecture=trained.networks.autoencoder.architecture,
         encoder_hash=encoder,
         calibration=trained.calibrated.calibration,
         view=trained.view,

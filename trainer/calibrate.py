@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monitor.core.autoencoder import PatchAutoencoder
 from monitor.core.calibration import verdict_threshold
-from monitor.core.inspector import Explanation, explain
+from monitor.core.inspector import excess_of, explain
 from monitor.core.memory_bank import MemoryBank
-from monitor.core.scoring import Normality, excess_residual, image_score, residual_strength, smooth
+from monitor.core.networks import Networks
+from monitor.core.scoring import Normality, image_score, smooth, weigh
 from schemas.artifacts import PAPER_PIXELS, Calibration, Polarity, VerdictCalibration
 from trainer.bank import build_bank
 from trainer.metrics import auroc, mean_dice
@@ -102,7 +102,7 @@ class _Material:
 
 
 def calibrate(
-    autoencoder: PatchAutoencoder,
+    networks: Networks,
     normals: NDArray[np.float32],
     validation: NDArray[np.float32],
     settings: CalibrationSettings,
@@ -112,7 +112,7 @@ def calibrate(
     """Choose every number that decides, and build the bank that goes with them.
 
     Args:
-        autoencoder: trained, on none of the validation images.
+        networks: trained, on none of the validation images.
         normals: (N, C, H, W) for the bank, none of them a validation image.
         validation: (V, C, H, W) normals, at least two.
         settings: what to search.
@@ -124,9 +124,7 @@ def calibrate(
     best: _Evidence | None = None
     tried: list[Candidate] = []
     for done, (alpha, lam) in enumerate(candidates, 1):
-        for evidence in _gather(
-            autoencoder, normals, material, settings, _Draft(alpha, lam, 0.0, settings.solver_steps)
-        ):
+        for evidence in _gather(networks, normals, material, settings, _Draft(alpha, lam, 0.0, settings.solver_steps)):
             tried.append(Candidate({"α": alpha, "λ": lam, "smoothing": evidence.draft.smoothing}, evidence.dice))
             if best is None or evidence.dice > best.dice:
                 best = evidence
@@ -179,39 +177,33 @@ def _paste_defects(
 
 @torch.inference_mode()
 def _gather(
-    autoencoder: PatchAutoencoder,
+    networks: Networks,
     normals: NDArray[np.float32],
     material: _Material,
     settings: CalibrationSettings,
     draft: _Draft,
 ) -> Iterator[_Evidence]:
     """Inspect all frames with one (α, λ); yield the evidence for each smoothing."""
-    bank = build_bank(autoencoder, normals, draft, settings.polarity)
-    clean, defective = (
-        _excess(explain(autoencoder, frames, bank, draft), settings.polarity)
-        for frames in (material.normals, material.defective)
-    )
+    bank = build_bank(networks, normals, draft, settings.polarity)
+    clean, defective = (explain(networks, frames, bank, draft) for frames in (material.normals, material.defective))
+    known, found = (excess_of(steps, settings.polarity) for steps in (clean, defective))
     # A frame's own residual must not excuse it, so each half is held against the other half's spread.
-    half = torch.arange(len(clean)) % 2
+    half = torch.arange(len(known)) % 2
     for smoothing in settings.smoothings:
-        smoothed = smooth(clean, smoothing)
+        smoothed = smooth(known, smoothing)
         halves = [Normality.fit(smoothed[half != part], material.inspected) for part in (0, 1)]
         spreads = torch.stack([each.spread for each in halves])  # (2, H, W)
-        anomaly = smooth(defective, smoothing) / spreads[half[material.origin]]
+        anomaly = weigh(smooth(found, smoothing) / spreads[half[material.origin]], defective.suspicion)
         level, dice = _best_level(anomaly.numpy(), material.truth)
         yield _Evidence(
             draft=replace(draft, smoothing=smoothing),
-            clean=smoothed / spreads[half],
+            clean=weigh(smoothed / spreads[half], clean.suspicion),
             defective=anomaly,
             normality=Normality.fit(smoothed, material.inspected),
             bank=bank,
             level=level,
             dice=dice,
         )
-
-
-def _excess(steps: Explanation, polarity: Polarity) -> Tensor:
-    return excess_residual(residual_strength(steps.residual, polarity), steps.retrieval.known)
 
 
 def _best_level(anomaly: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[float, float]:

@@ -49,7 +49,7 @@ def paste_defect(image: Image, rng: np.random.Generator, kinds: tuple[str, ...] 
     """
     names = kinds or tuple(KINDS)
     texture = _deviation(image)
-    best, most = None, -1.0
+    best, most = _draw_one(image, str(rng.choice(names)), rng), -1.0
     for _ in range(KINDS_TRIED):
         kind = str(rng.choice(names))
         for _ in range(DRAWS):
@@ -61,7 +61,6 @@ def paste_defect(image: Image, rng: np.random.Generator, kinds: tuple[str, ...] 
                 break
         if most >= 1.0:
             break
-    assert best is not None
     return best
 
 
@@ -165,7 +164,8 @@ KINDS: dict[str, Callable[[Image, np.random.Generator], tuple[Opacity, Image]]] 
 
 def _shade(image: Image, rng: np.random.Generator) -> Image:
     """Return the image darkened or brightened by a random contrast, per channel somewhat differently."""
-    contrast = rng.uniform(0.2, 0.9) * rng.choice((-1.0, 1.0))
+    # Faint ones as likely as strong ones: most real defects are faint.
+    contrast = np.exp(rng.uniform(np.log(0.08), np.log(0.9))) * rng.choice((-1.0, 1.0))
     tint = 1 + rng.normal(0, 0.15, (image.shape[0], 1, 1)) * (image.shape[0] > 1)
     shift = contrast * tint
     # Darkening scales, as a shadow or a crack does; brightening moves towards white.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 from monitor.core.autoencoder import PatchAutoencoder
 from schemas.artifacts import Architecture, InputSpec
 from schemas.errors import TrainingError
+from trainer.descent import Progress, descend
 from trainer.symmetry import Flips
 from trainer.synthetic import paste_defect
 
@@ -27,6 +27,7 @@ class TrainingSettings:
 
     Attributes:
         widths: filters per encoder block; each block halves the resolution.
+        segmenter: filters per stage of the network that is trained after it.
         steps: gradient steps.
         batch: frames per step.
         learning_rate: the highest of the one-cycle schedule.
@@ -35,6 +36,7 @@ class TrainingSettings:
     """
 
     widths: tuple[int, ...] = (16, 32, 64, 128)
+    segmenter: tuple[int, ...] = (16, 32, 48, 64)
     steps: int = 1200
     batch: int = 8
     learning_rate: float = 3e-3
@@ -49,9 +51,6 @@ class TrainingReport:
     rmse: float
     rmse_of_mean_image: float
     steps: int
-
-
-Progress = Callable[[int, int, float], None]
 
 
 def train(
@@ -69,27 +68,14 @@ def train(
     """
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
-    autoencoder = PatchAutoencoder(Architecture(input=spec, widths=settings.widths))
+    autoencoder = PatchAutoencoder(Architecture(input=spec, widths=settings.widths, segmenter=settings.segmenter))
     _start_at_mean(autoencoder, images)
-    autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack this form
-    optimiser = torch.optim.AdamW(autoencoder.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=settings.learning_rate, total_steps=settings.steps, pct_start=0.15
-    )
-    smoothed = 0.0
-    autoencoder.train()
-    for step in range(1, settings.steps + 1):
+
+    def loss() -> Tensor:
         inputs, targets = _draw_batch(images, flips, settings, rng)
-        loss = torch.nn.functional.mse_loss(autoencoder(inputs), targets)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-        smoothed = loss.item() if step == 1 else 0.98 * smoothed + 0.02 * loss.item()
-        if progress:
-            progress(step, settings.steps, smoothed)
-    autoencoder.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    autoencoder.eval()
+        return torch.nn.functional.mse_loss(autoencoder(inputs), targets)
+
+    descend(autoencoder, loss, settings.steps, settings.learning_rate, progress)
     return autoencoder, check_not_collapsed(autoencoder, images, validation, settings.steps)
 
 

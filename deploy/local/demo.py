@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from monitor.core.inspector import Inspector
 from schemas.messages import Verdict
 from trainer.build import BuildSettings, build
 from trainer.progress import ProgressReporter
+from trainer.segmenting import SegmenterSettings
 from trainer.training import TrainingSettings
 
 CAMERA = "demo-camera"
@@ -89,11 +90,11 @@ def run_demo(settings: DemoSettings, console: Console) -> dict[str, Any]:
 
 def _train(normals: Path, bundle: Path, settings: DemoSettings) -> float:
     started = time.monotonic()
-    training = TrainingSettings(seed=settings.seed)
+    training, segmenter = TrainingSettings(seed=settings.seed), SegmenterSettings()
     if settings.steps is not None:
-        training = TrainingSettings(seed=settings.seed, steps=settings.steps)
+        training, segmenter = replace(training, steps=settings.steps), replace(segmenter, steps=settings.steps)
     with ProgressReporter() as reporter:
-        build(normals, bundle, BuildSettings(training=training), reporter)
+        build(normals, bundle, BuildSettings(training=training, segmenter=segmenter), reporter)
     return time.monotonic() - started
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,13 +11,18 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file as load_tensors
+from torch import nn
 
 from monitor.core.autoencoder import PatchAutoencoder, encoder_hash
 from monitor.core.inspector import Model
+from monitor.core.networks import Networks
 from monitor.core.scoring import Normality
+from monitor.core.segmenter import Segmenter
 from monitor.core.view import ViewArrays
-from schemas.artifacts import AUTOENCODER, BANK, NORMALITY, VIEW, Manifest, read_manifest
+from schemas.artifacts import AUTOENCODER, BANK, NORMALITY, SEGMENTER, VIEW, Manifest, read_manifest
 from schemas.errors import BundleError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 SMALLEST_REFERENCE = 8
 REMEDY = "Restore the bundle from its source, or train it again."
@@ -29,16 +35,22 @@ def load_bundle(path: Path) -> Model:
         BundleError: a file is missing, changed, malformed or does not fit the manifest; the message names it.
     """
     manifest = read_manifest(path)
-    needed = (AUTOENCODER, BANK, NORMALITY, *((VIEW,) if manifest.view.registration or manifest.view.ignored else ()))
+    needed = (
+        AUTOENCODER,
+        SEGMENTER,
+        BANK,
+        NORMALITY,
+        *((VIEW,) if manifest.view.registration or manifest.view.ignored else ()),
+    )
     for name in needed:
         if name not in manifest.files:
             msg = f"{path}: the manifest names no {name}. {REMEDY}"
             raise BundleError(msg)
-    autoencoder = _load_autoencoder(path / AUTOENCODER, manifest)
+    networks = Networks(_load_autoencoder(path / AUTOENCODER, manifest), _load_segmenter(path / SEGMENTER, manifest))
     view = _load_view(path / VIEW, manifest)
     return Model(
         manifest=manifest,
-        autoencoder=autoencoder,
+        networks=networks,
         normality=_load_normality(path / NORMALITY, manifest, view.ignored),
         seed=_load_seed(path / BANK, manifest),
         view=view,
@@ -46,19 +58,29 @@ def load_bundle(path: Path) -> Model:
 
 
 def _load_autoencoder(path: Path, manifest: Manifest) -> PatchAutoencoder:
-    autoencoder = PatchAutoencoder(manifest.architecture)
-    try:
-        autoencoder.load_state_dict(load_tensors(path))
-    except (SafetensorError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        msg = f"{path}: does not fit the architecture in the manifest: {reason}. {REMEDY}"
-        raise BundleError(msg) from error
+    autoencoder = _fill(PatchAutoencoder(manifest.architecture), path)
     found = encoder_hash(autoencoder)
     if found != manifest.encoder_hash:
         said = manifest.encoder_hash
         msg = f"{path}: its encoder's hash is {found[:12]}..., the manifest says {said[:12]}.... {REMEDY}"
         raise BundleError(msg)
-    return autoencoder.eval().requires_grad_(requires_grad=False)
+    return autoencoder
+
+
+def _load_segmenter(path: Path, manifest: Manifest) -> Segmenter:
+    architecture = manifest.architecture
+    return _fill(Segmenter(architecture.input.channels, architecture.segmenter), path)
+
+
+def _fill(network: Network, path: Path) -> Network:
+    """Return the network with the weights of a file, ready to be used."""
+    try:
+        network.load_state_dict(load_tensors(path))
+    except (SafetensorError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        msg = f"{path}: does not fit the architecture in the manifest: {reason}. {REMEDY}"
+        raise BundleError(msg) from error
+    return network.eval().requires_grad_(requires_grad=False)
 
 
 def _load_view(path: Path, manifest: Manifest) -> ViewArrays:

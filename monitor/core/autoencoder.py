@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from copy import deepcopy
 
-import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from schemas.artifacts import Architecture
 
@@ -46,29 +43,6 @@ class PatchAutoencoder(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Return D(E(X))."""
         return self.decode(self.encode(frames))
-
-
-def for_inference(autoencoder: PatchAutoencoder) -> PatchAutoencoder:
-    """Return a copy that computes the same faster: normalisation folded into the convolutions, channels last.
-
-    On two CPU cores it takes about half the time of the original.
-    """
-    copy = deepcopy(autoencoder).eval()
-    copy.encoder, copy.decoder = _fold(copy.encoder), _fold(copy.decoder)
-    return copy.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
-
-
-def _fold(layers: nn.Sequential) -> nn.Sequential:
-    """Fold each BatchNorm into the convolution before it."""
-    folded: list[nn.Module] = []
-    for layer in layers:
-        if isinstance(layer, nn.BatchNorm2d) and folded and isinstance(folded[-1], nn.Conv2d):
-            folded[-1] = fuse_conv_bn_eval(folded[-1], layer)
-        elif isinstance(layer, nn.LeakyReLU):
-            folded.append(nn.LeakyReLU(layer.negative_slope, inplace=True))
-        else:
-            folded.append(layer)
-    return nn.Sequential(*folded)
 
 
 def _block(inner: int, outer: int) -> list[nn.Module]:

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monitor.core.autoencoder import PatchAutoencoder, for_inference
 from monitor.core.decomposition import decompose
 from monitor.core.memory_bank import MemoryBank, Retrieval
+from monitor.core.networks import Networks
 from monitor.core.per_frame import per_frame
 from monitor.core.prior import restrict
 from monitor.core.regions import threshold
@@ -25,6 +25,7 @@ from monitor.core.scoring import (
     known_residual,
     residual_strength,
     smooth,
+    weigh,
 )
 from monitor.core.view import Prepared, ViewArrays, Viewer
 from schemas.artifacts import Architecture, Calibration, Manifest, Polarity
@@ -36,14 +37,14 @@ class Model:
 
     Attributes:
         manifest: what the bundle says of itself.
-        autoencoder: E and D.
+        networks: the autoencoder E and D, and the segmenter.
         normality: per-pixel spread of normal residuals, (H, W).
         seed: (N, P1, P2, P3 + R) float16, the bank's entries of the pinned normals of training.
         view: the arrays that the manifest's view needs.
     """
 
     manifest: Manifest
-    autoencoder: PatchAutoencoder
+    networks: Networks
     normality: Normality
     seed: NDArray[np.float16]
     view: ViewArrays = field(default_factory=ViewArrays)
@@ -94,6 +95,7 @@ class Explanation:
     prior: Tensor  # X̂ (B, C, H, W)
     background: Tensor  # L (B, C, H, W)
     residual: Tensor  # S (B, C, H, W)
+    suspicion: Tensor  # (B, H, W) log-odds of the segmenter
 
 
 class Inspector:
@@ -104,7 +106,7 @@ class Inspector:
         self.manifest = model.manifest
         self.seed = model.seed
         self._viewer = Viewer(model.manifest.architecture.input, model.manifest.view, model.view)
-        self._autoencoder = for_inference(model.autoencoder).to(self.device)
+        self._networks = model.networks.for_inference(self.device)
         self._normality = Normality(model.normality.spread.to(self.device))
 
     @cached_property
@@ -134,7 +136,7 @@ class Inspector:
         Their residual is held against the pinned normals alone, so that an entry depends on the frame and the model,
         not on what the line has learnt before.
         """
-        steps = explain(self._autoencoder, self._to_device(frames), self._pinned, self.manifest.calibration)
+        steps = explain(self._networks, self._to_device(frames), self._pinned, self.manifest.calibration)
         return make_entries(steps, self.manifest.calibration.polarity, CONFIRMED_SHARE)
 
     @torch.inference_mode()
@@ -142,7 +144,7 @@ class Inspector:
         """Inspect frames (B, C, H, W) in [0, 1] against a bank. A frame's result does not depend on its batch."""
         calibration = self.manifest.calibration
         batch = self._to_device(frames)
-        steps = explain(self._autoencoder, batch, bank, calibration)
+        steps = explain(self._networks, batch, bank, calibration)
         anomaly = anomaly_map(steps, self._normality, calibration)
         scores = image_score(anomaly, calibration.score_pixels).cpu().numpy()
         maps = [tensor.cpu().numpy() for tensor in (anomaly, steps.prior, steps.background, steps.residual)]
@@ -184,7 +186,7 @@ def empty_bank(architecture: Architecture, capacity: int, device: torch.device |
 
 
 def explain(
-    autoencoder: PatchAutoencoder,
+    networks: Networks,
     frames: Tensor,
     bank: MemoryBank,
     method: Method,
@@ -194,11 +196,12 @@ def explain(
 
     ``exclude``: (B,) a slot that each frame must not find, its own.
     """
-    features = per_frame(autoencoder.encode, frames)  # M
+    features = per_frame(networks.autoencoder.encode, frames)  # M
     retrieval = bank.query(features, exclude)  # s, M'
-    prior = per_frame(autoencoder.decode, restrict(features, retrieval, method.alpha))  # X̂ = D(M'')
+    prior = per_frame(networks.autoencoder.decode, restrict(features, retrieval, method.alpha))  # X̂ = D(M'')
     parts = decompose(frames, prior, method.lam, method.solver_steps)  # L, S
-    return Explanation(features, retrieval, prior, parts.background, parts.residual)
+    suspicion = per_frame(networks.segmenter, frames)
+    return Explanation(features, retrieval, prior, parts.background, parts.residual, suspicion)
 
 
 def make_entries(steps: Explanation, polarity: Polarity, share: float) -> NDArray[np.float16]:
@@ -210,6 +213,11 @@ def make_entries(steps: Explanation, polarity: Polarity, share: float) -> NDArra
 
 
 def anomaly_map(steps: Explanation, normality: Normality, calibration: Calibration) -> Tensor:
-    """Return (B, H, W): the residual beyond what the nearest normals left, in units of the normals' spread."""
-    excess = excess_residual(residual_strength(steps.residual, calibration.polarity), steps.retrieval.known)
-    return smooth(excess, calibration.smoothing) / normality.spread
+    """Return (B, H, W): the residual beyond what the nearest normals left, in units of the normals' spread, weighed."""
+    excess = smooth(excess_of(steps, calibration.polarity), calibration.smoothing)
+    return weigh(excess / normality.spread, steps.suspicion)
+
+
+def excess_of(steps: Explanation, polarity: Polarity) -> Tensor:
+    """Return (B, H, W): the residual that counts, beyond what the nearest normals left themselves."""
+    return excess_residual(residual_strength(steps.residual, polarity), steps.retrieval.known)

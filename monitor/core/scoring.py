@@ -21,6 +21,10 @@ from schemas.artifacts import Polarity
 # person confirmed is to be believed, with a margin for the next of its kind.
 PINNED_SHARE = 0.75
 CONFIRMED_SHARE = 1.25
+# How far the segmenter's log-odds weigh a residual: by the power of this, ...
+SUSPICION = 0.25
+# ... and not beyond this many log-odds, so that a residual never vanishes on its word alone.
+MOST_SUSPICION = 8.0
 # Spread below this share of the mean spread is noise of its estimate from few normals, not precision.
 SPREAD_FLOOR = 0.25
 
@@ -77,6 +81,15 @@ def excess_residual(strength: Tensor, known: Tensor) -> Tensor:
     half = tiles.reshape(batch, 1, height // 2, width // 2)
     excused = functional.interpolate(half, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
     return (strength - excused).clamp_min(0.0)
+
+
+def weigh(anomaly: Tensor, suspicion: Tensor) -> Tensor:
+    """Return anomalies (B, H, W) times a power of the odds of a defect, from log-odds (B, H, W).
+
+    Two witnesses that know different things agree in a product; and where the decomposition leaves nothing, or a
+    person confirmed what it left, nothing is left.
+    """
+    return anomaly * (SUSPICION * suspicion.clamp(-MOST_SUSPICION, MOST_SUSPICION)).exp()
 
 
 def smooth(excess: Tensor, sigma: float) -> Tensor:

@@ -27,14 +27,19 @@ from trainer.build import BuildSettings, build
 from trainer.calibrate import CalibrationSettings
 from trainer.dataset import load_dataset
 from trainer.protocol import ProtocolSettings, load_material
+from trainer.segmenting import SegmenterSettings
 from trainer.test_set import load_test_set
 from trainer.training import TrainingSettings
 
 DATASETS = Path(os.environ.get("PAEDID_DATASETS", "../shared/datasets"))
-FEW_STEPS = TrainingSettings(widths=(8, 16, 32), steps=70, batch=4)
+FEW_STEPS = TrainingSettings(widths=(8, 16, 32), steps=70, batch=4, segmenter=(8, 16))
+FEW_PIECES = SegmenterSettings(steps=40, batch=8, piece=32)
 SETTINGS = ProtocolSettings(size="64", synthetic=24)
 BUILD = BuildSettings(
-    size="64", training=FEW_STEPS, calibration=CalibrationSettings(lambdas=(3e-4,), smoothings=(0.6,), defects=24)
+    size="64",
+    training=FEW_STEPS,
+    segmenter=FEW_PIECES,
+    calibration=CalibrationSettings(lambdas=(3e-4,), smoothings=(0.6,), defects=24),
 )
 
 

@@ -9,14 +9,19 @@ import torch
 from numpy.typing import NDArray
 
 from deploy.simulation import LineSettings, SimulatedLine
+from monitor.core.networks import Networks
 from monitor.core.preprocessing import prepare
 from schemas.artifacts import DataSummary, InputSpec
 from trainer.bundle import Trained
 from trainer.calibrate import CalibrationSettings, calibrate
+from trainer.segmenting import SegmenterSettings, train_segmenter
 from trainer.training import TrainingSettings, train
 
 TRAIN, VALIDATION = 40, 20
-SETTINGS = TrainingSettings(widths=(8, 16, 32), steps=300, batch=4, learning_rate=1e-2, corrupted=0.5)
+SETTINGS = TrainingSettings(
+    widths=(8, 16, 32), steps=300, batch=4, learning_rate=1e-2, corrupted=0.5, segmenter=(8, 16)
+)
+SEGMENTER = SegmenterSettings(steps=150, batch=8, piece=32, learning_rate=1e-2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +59,12 @@ def train_on(parts: Parts) -> Trained:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on a busy machine, two threads wait for each other at every one of many small steps
     autoencoder, report = train(parts.spec, parts.train, parts.validation, ((),), SETTINGS)
+    segmenter = train_segmenter(autoencoder.architecture, parts.train, SEGMENTER)
     torch.set_num_threads(threads)
+    networks = Networks(autoencoder, segmenter)
     wanted = CalibrationSettings(lambdas=(1e-4, 3e-4), smoothings=(0.0, 0.9), defects=24, false_reject_rate=0.1)
-    calibrated = calibrate(autoencoder, parts.train, parts.validation, wanted)
+    calibrated = calibrate(networks, parts.train, parts.validation, wanted)
     summary = DataSummary(
         source="simulation", train_images=TRAIN, validation_images=VALIDATION, bank_images=TRAIN, sha256="0" * 64
     )
-    return Trained(autoencoder, calibrated, summary, {"rmse": report.rmse})
+    return Trained(networks, calibrated, summary, {"rmse": report.rmse})

@@ -14,15 +14,15 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 
 from monitor.adapters.artifacts import load_bundle
-from monitor.core.autoencoder import PatchAutoencoder
 from monitor.core.inspector import Inspector
-from schemas.artifacts import AUTOENCODER, BANK, MANIFEST, NORMALITY, REPORT, read_manifest, sha256_file
+from monitor.core.networks import Networks
+from schemas.artifacts import AUTOENCODER, BANK, MANIFEST, NORMALITY, REPORT, SEGMENTER, read_manifest, sha256_file
 from schemas.errors import BundleError, ConfigurationError
 from tests.unit.small_model import Parts
 from trainer import bundle as writer
 from trainer.bundle import Trained, check_target, save_bundle
 
-FILES = (AUTOENCODER, BANK, NORMALITY)
+FILES = (AUTOENCODER, SEGMENTER, BANK, NORMALITY)
 
 
 @pytest.fixture
@@ -103,8 +103,9 @@ def test_the_manifest_that_was_returned_is_the_one_on_disk(trained: Trained, tmp
 
 def test_a_loaded_model_is_frozen(bundle: Path) -> None:
     model = load_bundle(bundle)
-    assert not model.autoencoder.training
-    assert not any(parameter.requires_grad for parameter in model.autoencoder.parameters())
+    for network in (model.networks.autoencoder, model.networks.segmenter):
+        assert not network.training
+        assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -339,7 +340,7 @@ def test_nothing_in_a_bundle_is_executed(bundle: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("pickle.load", interrupt)
     monkeypatch.setattr("pickle.loads", interrupt)
     monkeypatch.setattr(torch, "load", interrupt)
-    assert isinstance(load_bundle(bundle).autoencoder, PatchAutoencoder)
+    assert isinstance(load_bundle(bundle).networks, Networks)
 
 
 def test_a_bundle_can_be_copied_elsewhere(bundle: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ QUICK = CalibrationSettings(lambdas=(3e-4,), smoothings=(0.0, 0.9), defects=16, 
 
 
 def recalibrate(trained: Trained, parts: Parts, settings: CalibrationSettings) -> Calibrated:
-    return calibrate(trained.autoencoder, parts.train, parts.validation, settings)
+    return calibrate(trained.networks, parts.train, parts.validation, settings)
 
 
 def entries_equal(left: Calibrated, right: Calibrated) -> bool:
@@ -103,7 +103,7 @@ def test_polarity_is_the_users_to_say(trained: Trained, parts: Parts) -> None:
 def test_progress_tells_of_every_candidate(trained: Trained, parts: Parts) -> None:
     told: list[tuple[int, int]] = []
     calibrate(
-        trained.autoencoder,
+        trained.networks,
         parts.train[:4],
         parts.validation[:4],
         replace(QUICK, lambdas=(1e-4, 3e-4), defects=4),
@@ -122,20 +122,20 @@ def test_normals_without_any_residual_still_give_a_bundle(trained: Trained, part
 def test_the_bank_keeps_each_normals_features_and_its_residual_against_the_others(
     trained: Trained, parts: Parts
 ) -> None:
-    bank = build_bank(trained.autoencoder, parts.train[:6], trained.calibrated.calibration, Polarity.BOTH)
+    bank = build_bank(trained.networks, parts.train[:6], trained.calibrated.calibration, Polarity.BOTH)
     assert len(bank) == bank.capacity == 6
     with torch.inference_mode():
-        features = trained.autoencoder.encode(torch.from_numpy(parts.train[:6]))
+        features = trained.networks.autoencoder.encode(torch.from_numpy(parts.train[:6]))
         found = bank.query(features)
     assert (found.slot == torch.arange(6)[:, None, None]).all()
     assert found.score.max() < 1e-4
     # Held against itself, a normal would have left less.
     assert found.known.mean() > 0
-    fewer = build_bank(trained.autoencoder, parts.train[:2], trained.calibrated.calibration, Polarity.BOTH)
+    fewer = build_bank(trained.networks, parts.train[:2], trained.calibrated.calibration, Polarity.BOTH)
     with torch.inference_mode():
         assert fewer.query(features[:2]).known.mean() > found.known[:2].mean()
 
 
 def test_a_bank_of_one_normal_has_no_others_to_be_held_against(trained: Trained, parts: Parts) -> None:
     with pytest.raises(ValueError, match="nothing is left"):
-        build_bank(trained.autoencoder, parts.train[:1], trained.calibrated.calibration, Polarity.BOTH)
+        build_bank(trained.networks, parts.train[:1], trained.calibrated.calibration, Polarity.BOTH)

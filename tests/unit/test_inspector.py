@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from monitor.core.autoencoder import PatchAutoencoder
 from monitor.core.inspector import Inspection, Inspector, Model
 from monitor.core.memory_bank import MemoryBank
+from monitor.core.networks import Networks
 from monitor.core.per_frame import per_frame
 from monitor.core.regions import measure_regions
 from monitor.core.scoring import Normality
+from monitor.core.segmenter import Segmenter
 from schemas.artifacts import Architecture, InputSpec
 from tests.unit.small_model import Parts
 from trainer.metrics import auroc
@@ -62,10 +64,11 @@ def test_large_frames_too_are_inspected_alike_in_any_batch(shape: tuple[int, int
     # Untrained, so of no use, but of the sizes at which kernels share one frame among threads.
     torch.manual_seed(0)
     spec = InputSpec(height=shape[1], width=shape[2], channels=3 if shape[0] == 3 else 1)
-    autoencoder = PatchAutoencoder(Architecture(input=spec, widths=(8, 16, 32, 64))).eval()
-    seed = (np.random.default_rng(0).normal(size=(12, *autoencoder.architecture.entry_shape)) / 4).astype(np.float16)
-    manifest = model.manifest.model_copy(update={"architecture": autoencoder.architecture})
-    inspector = Inspector(Model(manifest, autoencoder, Normality(torch.full(shape[1:], 0.01)), seed))
+    architecture = Architecture(input=spec, widths=(8, 16, 32, 64))
+    networks = Networks(PatchAutoencoder(architecture), Segmenter(spec.channels, architecture.segmenter))
+    seed = (np.random.default_rng(0).normal(size=(12, *architecture.entry_shape)) / 4).astype(np.float16)
+    manifest = model.manifest.model_copy(update={"architecture": architecture})
+    inspector = Inspector(Model(manifest, networks, Normality(torch.full(shape[1:], 0.01)), seed))
     frames = np.random.default_rng(1).random((3, *shape), dtype=np.float32)
     bank = inspector.new_bank()
     for number, inspection in enumerate(inspector.inspect(frames, bank)):

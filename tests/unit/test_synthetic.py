@@ -43,14 +43,14 @@ def test_a_scratch_across_a_dark_bar_is_marked_along_its_whole_length() -> None:
     image[:, 28:36] = 0.1
     rng = np.random.default_rng(0)
     marked = []
-    for _ in range(200):
+    for _ in range(600):
         defect = paste_defect(image, rng, ("scratch",))
         change = np.abs(defect.image - image)[0]
         beside = change[:28].max()
         if beside > 0.1 and change[28:36].max() > 0.1 and defect.image.max() > 0.7:  # bright, and over the bar
             marked.append(defect.mask[:28][change[:28] > 0.75 * beside].mean())
-    assert len(marked) > 10
-    assert np.mean(marked) > 0.95
+    assert len(marked) > 30
+    assert np.mean(marked) > 0.9
 
 
 def test_a_piece_of_the_same_texture_in_another_place_is_no_defect() -> None:

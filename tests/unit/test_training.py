@@ -15,6 +15,7 @@ from tests.unit.small_model import SETTINGS, Parts
 from trainer.build import BuildSettings, build
 from trainer.bundle import Trained
 from trainer.calibrate import CalibrationSettings
+from trainer.segmenting import SegmenterSettings
 from trainer.training import TrainingSettings, check_not_collapsed, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -47,9 +48,9 @@ def attempt(parts: Parts, settings: TrainingSettings) -> PatchAutoencoder:
 
 
 def test_a_good_training_beats_the_mean_image_and_is_ready_for_use(trained: Trained, parts: Parts) -> None:
-    report = check_not_collapsed(trained.autoencoder, parts.train, parts.validation)
+    report = check_not_collapsed(trained.networks.autoencoder, parts.train, parts.validation)
     assert report.rmse < 0.9 * report.rmse_of_mean_image
-    assert not trained.autoencoder.training
+    assert not trained.networks.autoencoder.training
     assert report.rmse == pytest.approx(trained.training["rmse"])
 
 
@@ -62,9 +63,9 @@ def test_the_same_seed_gives_the_same_network_and_another_does_not(parts: Parts)
 
 @pytest.mark.parametrize("damage", [0.0, float("nan")])
 def test_dead_weights_are_noticed(trained: Trained, parts: Parts, damage: float) -> None:
-    dead = PatchAutoencoder(trained.autoencoder.architecture).eval()
+    dead = PatchAutoencoder(trained.networks.autoencoder.architecture).eval()
     dead.load_state_dict(
-        {k: v * damage if v.is_floating_point() else v for k, v in weights(trained.autoencoder).items()}
+        {k: v * damage if v.is_floating_point() else v for k, v in weights(trained.networks.autoencoder).items()}
     )
     with pytest.raises(TrainingError, match="the autoencoder collapsed"):
         check_not_collapsed(dead, parts.train, parts.validation)
@@ -91,7 +92,7 @@ def test_parts_that_hardly_differ_need_no_better_network_than_the_cameras_noise(
             return frames + 0.005
 
     still = np.repeat(parts.train[:1], 20, axis=0)
-    network = Perfect(trained.autoencoder.architecture)
+    network = Perfect(trained.networks.autoencoder.architecture)
     assert check_not_collapsed(network, still, still[:8]).rmse == pytest.approx(0.005, rel=1e-3)
 
 
@@ -121,6 +122,7 @@ QUICK = BuildSettings(
     size="64",
     bank_images=12,
     training=replace(SETTINGS, learning_rate=1e-2),
+    segmenter=SegmenterSettings(steps=20, batch=8, piece=32),
     calibration=CalibrationSettings(lambdas=(3e-4,), smoothings=(0.9,), defects=12, false_reject_rate=0.1),
 )
 
@@ -136,7 +138,7 @@ def test_a_collapsed_training_saves_nothing(tmp_path: Path) -> None:
 def test_a_folder_of_normals_becomes_a_bundle(tmp_path: Path) -> None:
     out, reporter = tmp_path / "deep" / "bundle", Quiet()
     manifest = build(photos(tmp_path / "data") / "train" / "good", out, QUICK, reporter)
-    assert reporter.stages == ["reading images", "training", "calibrating"]
+    assert reporter.stages == ["reading images", "training", "learning defects", "calibrating"]
     assert (manifest.data.train_images, manifest.data.validation_images) == (27, 9)
     assert manifest.data.source == "good"
     assert manifest.data.bank_images == 12

@@ -37,6 +37,7 @@ from trainer.build import BuildSettings, build
 from trainer.calibrate import CalibrationSettings
 from trainer.dataset import load_dataset
 from trainer.protocol import ProtocolSettings, load_material, measure
+from trainer.segmenting import SegmenterSettings
 from trainer.symmetry import find_flips
 from trainer.test_set import load_test_set
 from trainer.training import TrainingSettings
@@ -62,7 +63,7 @@ def frame(number: int, *, colour: bool = False) -> Image:
     return image
 
 
-TRAINING = TrainingSettings(widths=(8, 16, 32), steps=200, batch=4, learning_rate=1e-2)
+TRAINING = TrainingSettings(widths=(8, 16, 32), steps=200, batch=4, learning_rate=1e-2, segmenter=(8, 16))
 
 
 def train(
@@ -75,6 +76,7 @@ def train(
         size=size,
         view=view,
         training=training,
+        segmenter=SegmenterSettings(steps=30, batch=8, piece=32),
         calibration=CalibrationSettings(lambdas=(3e-4,), smoothings=(0.0, 0.9), defects=16, false_reject_rate=0.05),
     )
     manifest = build(write(place / "images", images), place / "bundle", wanted, Quiet())

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from monitor.core.autoencoder import PatchAutoencoder, for_inference
+from monitor.core.autoencoder import PatchAutoencoder
+from monitor.core.folding import for_inference
 from monitor.core.inspector import Explanation, anomaly_map, explain
 from monitor.core.memory_bank import MemoryBank
+from monitor.core.networks import Networks
 from monitor.core.per_frame import per_frame
 from monitor.core.prior import restrict
 from monitor.core.scoring import image_score
@@ -21,6 +23,7 @@ from trainer.baselines.base import VALIDATION_SHARE, Images, Layers, Progress, S
 from trainer.build import BuildSettings
 from trainer.calibrate import Calibrated, calibrate
 from trainer.dataset import Split, split
+from trainer.segmenting import train_segmenter
 from trainer.symmetry import Flips, find_flips
 from trainer.thresholds import MaskRule
 from trainer.training import TrainingSettings, train
@@ -28,7 +31,7 @@ from trainer.training import TrainingSettings, train
 
 @dataclass(frozen=True, slots=True)
 class _Learnt:
-    autoencoder: PatchAutoencoder
+    networks: Networks
     calibrated: Calibrated
 
 
@@ -52,10 +55,14 @@ class Paedid:
         parts = split(normals, settings.validation_share, seed)
         flips = find_flips(parts.train, parts.validation, self._inspected)
         autoencoder = train_autoencoder(parts, flips, replace(settings.training, seed=seed), progress)
+        architecture, wanted = autoencoder.architecture, replace(settings.segmenter, seed=seed)
+        told = None if progress is None else lambda done, total, _: progress(done, total)
+        segmenter = train_segmenter(architecture, parts.train, wanted, told, self._inspected)
+        networks = Networks(autoencoder, segmenter)
         kept = bank_normals(parts.train, settings.bank_images, flips, seed)
         calibration = replace(settings.calibration, seed=seed)
-        calibrated = calibrate(autoencoder, kept, parts.validation, calibration, inspected=self._inspected)
-        self._learnt = _Learnt(for_inference(autoencoder), calibrated)
+        calibrated = calibrate(networks, kept, parts.validation, calibration, inspected=self._inspected)
+        self._learnt = _Learnt(networks.for_inference(), calibrated)
 
     @torch.inference_mode()
     def score(self, images: Images) -> Scores:
@@ -80,7 +87,9 @@ class Paedid:
         """Return what the bundle's arrays take."""
         calibrated = self._model.calibrated
         bank = entries_of(calibrated.bank).nbytes
-        return parameter_bytes(self._model.autoencoder) + bank + calibrated.normality.spread.nbytes
+        networks = self._model.networks
+        weights = parameter_bytes(networks.autoencoder) + parameter_bytes(networks.segmenter)
+        return weights + bank + calibrated.normality.spread.nbytes
 
     @property
     def _model(self) -> _Learnt:
@@ -90,7 +99,7 @@ class Paedid:
     def _explain(self, images: Images) -> Explanation:
         model = self._model
         frames = torch.from_numpy(images)
-        return explain(model.autoencoder, frames, model.calibrated.bank, model.calibrated.calibration)
+        return explain(model.networks, frames, model.calibrated.bank, model.calibrated.calibration)
 
 
 class Pae:
@@ -165,9 +174,9 @@ def prior_of(autoencoder: PatchAutoencoder, bank: MemoryBank, frames: Tensor, al
     return per_frame(autoencoder.decode, restrict(features, bank.query(features), alpha))
 
 
-def parameter_bytes(autoencoder: PatchAutoencoder) -> int:
+def parameter_bytes(network: nn.Module) -> int:
     """Return the bytes of a network's weights."""
-    return sum(value.nbytes for value in autoencoder.state_dict().values())
+    return sum(value.nbytes for value in network.state_dict().values())
 
 
 register("paedid", Paedid)

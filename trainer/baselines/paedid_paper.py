@@ -14,8 +14,9 @@ import torch
 from pytorch_msssim import ssim
 from torch import Tensor
 
-from monitor.core.autoencoder import PatchAutoencoder, for_inference
+from monitor.core.autoencoder import PatchAutoencoder
 from monitor.core.decomposition import Decomposition, pixel_lambda
+from monitor.core.folding import for_inference
 from monitor.core.memory_bank import MemoryBank
 from trainer.bank import bank_normals, entries_of
 from trainer.baselines.base import Images, Layers, Progress, Scores, register, top_mean
