@@ -11,7 +11,10 @@ from schemas.artifacts import InputSpec
 GREY_DIMENSIONS = 2
 
 # What cannot be decoded is reported by this program, once, with the image's name.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+if hasattr(cv2.utils, "logging"):
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+else:  # before OpenCV 5
+    cv2.setLogLevel(0)  # type: ignore[attr-defined]
 
 
 def decode_pixels(data: bytes, channels: int) -> NDArray[np.uint8] | None:
