@@ -22,6 +22,7 @@ from schemas.artifacts import PAPER_PIXELS, Calibration, Polarity, VerdictCalibr
 from trainer.bank import build_bank
 from trainer.metrics import auroc, mean_dice
 from trainer.report_data import CalibrationReport, Candidate, collect_report
+from trainer.synthetic import PLAIN
 from trainer.thresholds import MIN_AREAS, MaskRule
 from trainer.visible_defects import paste_visible_defect
 
@@ -164,7 +165,7 @@ def _paste_defects(
 ) -> _Material:
     rng = np.random.default_rng(settings.seed)
     origin = np.arange(max(settings.defects, len(validation))) % len(validation)
-    defects = [paste_visible_defect(validation[index], rng, inspected) for index in origin]
+    defects = [paste_visible_defect(validation[index], rng, inspected, PLAIN) for index in origin]
     return _Material(
         normals=torch.from_numpy(validation),
         defective=torch.from_numpy(np.stack([defect.image for defect in defects])),

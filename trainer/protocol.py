@@ -14,6 +14,7 @@ from schemas.errors import TrainingError
 from trainer.baselines.base import VALIDATION_SHARE, Images, Method, Scores, Selective, SelfCalibrating
 from trainer.dataset import Split, load_dataset, split
 from trainer.metrics import Estimate, Maps, Masks, aupro, auroc, dice, estimate, pixel_auroc
+from trainer.synthetic import PLAIN
 from trainer.test_set import TestSet, load_test_set
 from trainer.thresholds import MaskRule, best_rule, candidate_levels, crossed_dice, dice_at
 from trainer.view_settings import ViewSettings
@@ -192,7 +193,7 @@ def _label_free_rule(method: Method, material: Material, settings: ProtocolSetti
     normals, inspected = material.parts.validation, material.inspected
     rng = np.random.default_rng(settings.seed)
     origin = np.arange(max(settings.synthetic, len(normals))) % len(normals)
-    defects = [paste_visible_defect(normals[index], rng, inspected) for index in origin]
+    defects = [paste_visible_defect(normals[index], rng, inspected, PLAIN) for index in origin]
     images = np.stack([defect.image for defect in defects])  # (D, C, H, W)
     scores = score_all(method, images, settings.batch, _bound(stage, f"{method.name}: threshold"), inspected)
     return best_rule(scores.maps, np.stack([defect.mask for defect in defects]))

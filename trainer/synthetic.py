@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.float32]
 Opacity = NDArray[np.float32]
+Contrast = tuple[float, float]
 # The contour of a soft edge is half-way down. It goes by the paint and not by the change, which is largest where the
 # defect crosses an edge of the part: a bright scratch over a dark bar would else be nothing but the crossing.
 CONTOUR = 0.5
@@ -42,18 +43,26 @@ class SyntheticDefect:
     kind: str
 
 
-def paste_defect(image: Image, rng: np.random.Generator, kinds: tuple[str, ...] = ()) -> SyntheticDefect:
-    """Return a copy of a normal image (C, H, W) with one random defect that a person could see.
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Which defects are drawn: their ``kinds``, and how strong their contrast is, at least and at most, of 1."""
+
+    kinds: tuple[str, ...]
+    contrast: tuple[float, float]
+
+
+def paste_defect(image: Image, rng: np.random.Generator, family: Family | None = None) -> SyntheticDefect:
+    """Return a copy of a normal image (C, H, W) with one random defect of a family (``ALL``) that a person could see.
 
     On an image where nothing stands out (white noise, say) it is the most visible of those tried.
     """
-    names = kinds or tuple(KINDS)
+    family = family or ALL
     texture = _deviation(image)
-    best, most = _draw_one(image, str(rng.choice(names)), rng), -1.0
+    best, most = _draw_one(image, str(rng.choice(family.kinds)), family, rng), -1.0
     for _ in range(KINDS_TRIED):
-        kind = str(rng.choice(names))
+        kind = str(rng.choice(family.kinds))
         for _ in range(DRAWS):
-            defect = _draw_one(image, kind, rng)
+            defect = _draw_one(image, kind, family, rng)
             visibility = _visibility(defect, image, texture)
             if visibility > most:
                 best, most = defect, visibility
@@ -64,8 +73,8 @@ def paste_defect(image: Image, rng: np.random.Generator, kinds: tuple[str, ...] 
     return best
 
 
-def _draw_one(image: Image, kind: str, rng: np.random.Generator) -> SyntheticDefect:
-    opacity, paint = KINDS[kind](image, rng)
+def _draw_one(image: Image, kind: str, family: Family, rng: np.random.Generator) -> SyntheticDefect:
+    opacity, paint = KINDS[kind](image, family.contrast, rng)
     result = np.clip(image + opacity * (paint - image), 0.0, 1.0).astype(np.float32)
     change = np.abs(result - image).max(axis=0)
     mask: NDArray[np.bool_] = opacity > max(CONTOUR * float(opacity.max()), 1e-3)
@@ -96,7 +105,7 @@ def _deviation(image: Image) -> Image:
     return np.asarray(np.max(deviations, axis=0), dtype=np.float32)
 
 
-def _crack(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
+def _crack(image: Image, contrast: Contrast, rng: np.random.Generator) -> tuple[Opacity, Image]:
     """Draw a thin random walk with up to two branches."""
     height, width = image.shape[1:]
     start = rng.uniform(0, (width, height))
@@ -105,19 +114,19 @@ def _crack(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
     for _ in range(rng.integers(0, 3)):
         origin = strokes[0][rng.integers(len(strokes[0]))]
         strokes.append(_walk(origin, rng.uniform(0, 2 * np.pi), length * rng.uniform(0.2, 0.6), rng))
-    return _draw(image, strokes, _thickness(image, rng), rng), _shade(image, rng)
+    return _draw(image, strokes, _thickness(image, rng), rng), _shade(image, contrast, rng)
 
 
-def _scratch(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
+def _scratch(image: Image, contrast: Contrast, rng: np.random.Generator) -> tuple[Opacity, Image]:
     """Draw a long, nearly straight line."""
     height, width = image.shape[1:]
     start = rng.uniform(0, (width, height))
     length = rng.uniform(0.2, 0.8) * min(height, width)
     stroke = _walk(start, rng.uniform(0, 2 * np.pi), length, rng, wander=0.02)
-    return _draw(image, [stroke], _thickness(image, rng), rng), _shade(image, rng)
+    return _draw(image, [stroke], _thickness(image, rng), rng), _shade(image, contrast, rng)
 
 
-def _blob(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
+def _blob(image: Image, contrast: Contrast, rng: np.random.Generator) -> tuple[Opacity, Image]:
     """Draw an irregular blob with an edge between sharp and soft."""
     height, width = image.shape[1:]
     radius = rng.uniform(0.015, 0.12) * min(height, width)
@@ -129,10 +138,10 @@ def _blob(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
     opacity = np.zeros((height, width), np.float32)
     cv2.fillPoly(opacity, [_fixed(outline)], 1.0, lineType=cv2.LINE_AA, shift=4)
     softness = rng.uniform(0.3, 0.35 * radius + 0.4)
-    return np.asarray(cv2.GaussianBlur(opacity, (0, 0), softness), np.float32), _shade(image, rng)
+    return np.asarray(cv2.GaussianBlur(opacity, (0, 0), softness), np.float32), _shade(image, contrast, rng)
 
 
-def _specks(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
+def _specks(image: Image, contrast: Contrast, rng: np.random.Generator) -> tuple[Opacity, Image]:
     """Draw a few small specks near each other."""
     height, width = image.shape[1:]
     opacity = np.zeros((height, width), np.float32)
@@ -141,33 +150,36 @@ def _specks(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
         spot = centre + rng.normal(0, 0.05 * min(height, width), 2)
         radius = int(16 * rng.uniform(0.8, 2.5))
         cv2.circle(opacity, tuple(_fixed(spot[None])[0].tolist()), radius, 1.0, -1, cv2.LINE_AA, 4)
-    return opacity, _shade(image, rng)
+    return opacity, _shade(image, contrast, rng)
 
 
-def _misplaced(image: Image, rng: np.random.Generator) -> tuple[Opacity, Image]:
+def _misplaced(image: Image, contrast: Contrast, rng: np.random.Generator) -> tuple[Opacity, Image]:
     """Put a piece of the same image where it does not belong: something missing, or something too much."""
     height, width = image.shape[1:]
     shift = rng.uniform(0.15, 0.85, 2) * (height, width)
     moved = np.roll(image, shift.astype(int), axis=(1, 2))
-    opacity, _ = _blob(image, rng)
+    opacity, _ = _blob(image, contrast, rng)
     return opacity, np.ascontiguousarray(moved)
 
 
-KINDS: dict[str, Callable[[Image, np.random.Generator], tuple[Opacity, Image]]] = {
+KINDS: dict[str, Callable[[Image, Contrast, np.random.Generator], tuple[Opacity, Image]]] = {
     "crack": _crack,
     "scratch": _scratch,
     "blob": _blob,
     "specks": _specks,
     "misplaced": _misplaced,
 }
+# Faint ones as likely as strong ones: to learn from, for most real defects are faint.
+ALL = Family(tuple(KINDS), (0.08, 0.9))
+# To choose thresholds by: a contour is only as sure as the defect is plain, and a moved piece hardly has one.
+PLAIN = Family(("crack", "scratch", "blob", "specks"), (0.4, 0.9))
 
 
-def _shade(image: Image, rng: np.random.Generator) -> Image:
+def _shade(image: Image, contrast: Contrast, rng: np.random.Generator) -> Image:
     """Return the image darkened or brightened by a random contrast, per channel somewhat differently."""
-    # Faint ones as likely as strong ones: most real defects are faint.
-    contrast = np.exp(rng.uniform(np.log(0.08), np.log(0.9))) * rng.choice((-1.0, 1.0))
+    strength = np.exp(rng.uniform(*np.log(contrast))) * rng.choice((-1.0, 1.0))
     tint = 1 + rng.normal(0, 0.15, (image.shape[0], 1, 1)) * (image.shape[0] > 1)
-    shift = contrast * tint
+    shift = strength * tint
     # Darkening scales, as a shadow or a crack does; brightening moves towards white.
     shaded = np.where(shift < 0, image * (1 + shift) + 0.15 * shift, image + shift * (1.15 - image))
     return np.asarray(np.clip(shaded, 0, 1), dtype=np.float32)

@@ -6,13 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import TrainingError
-from trainer.synthetic import Image, SyntheticDefect, paste_defect
+from trainer.synthetic import ALL, Family, Image, SyntheticDefect, paste_defect
 
 TRIES = 200
 
 
 def paste_visible_defect(
-    image: Image, rng: np.random.Generator, inspected: NDArray[np.bool_] | None = None
+    image: Image,
+    rng: np.random.Generator,
+    inspected: NDArray[np.bool_] | None = None,
+    family: Family = ALL,
 ) -> SyntheticDefect:
     """Return a copy of a normal image (C, H, W) with one random defect, visible where (H, W) is inspected; None: all.
 
@@ -22,9 +25,9 @@ def paste_visible_defect(
         TrainingError: hardly a defect would ever be seen, for so little is inspected.
     """
     if inspected is None:
-        return paste_defect(image, rng)
+        return paste_defect(image, rng, family)
     for _ in range(TRIES):
-        defect = paste_defect(image, rng)
+        defect = paste_defect(image, rng, family)
         visible = defect.mask & inspected
         if visible.any():
             return SyntheticDefect(np.where(inspected, defect.image, image), visible, defect.kind)

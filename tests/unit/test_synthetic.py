@@ -8,9 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from trainer.synthetic import KINDS, VISIBLE, paste_defect
+from trainer.synthetic import ALL, KINDS, PLAIN, VISIBLE, Family, paste_defect
 
 seeds = st.integers(0, 2**32)
+
+
+def only(*kinds: str) -> Family:
+    return Family(kinds, ALL.contrast)
 
 
 def normal(channels: int, height: int = 48, width: int = 80) -> NDArray[np.float32]:
@@ -24,7 +28,7 @@ def normal(channels: int, height: int = 48, width: int = 80) -> NDArray[np.float
 def test_the_mask_is_where_the_image_visibly_changed(seed: int, kind: str, channels: int) -> None:
     image = normal(channels)
     kept = image.copy()
-    defect = paste_defect(image, np.random.default_rng(seed), (kind,))
+    defect = paste_defect(image, np.random.default_rng(seed), only(kind))
     np.testing.assert_array_equal(image, kept)
     assert defect.kind == kind
     assert defect.image.shape == image.shape
@@ -44,7 +48,7 @@ def test_a_scratch_across_a_dark_bar_is_marked_along_its_whole_length() -> None:
     rng = np.random.default_rng(0)
     marked = []
     for _ in range(600):
-        defect = paste_defect(image, rng, ("scratch",))
+        defect = paste_defect(image, rng, Family(("scratch",), (0.2, 0.9)))
         change = np.abs(defect.image - image)[0]
         beside = change[:28].max()
         if beside > 0.1 and change[28:36].max() > 0.1 and defect.image.max() > 0.7:  # bright, and over the bar
@@ -56,7 +60,7 @@ def test_a_scratch_across_a_dark_bar_is_marked_along_its_whole_length() -> None:
 def test_a_piece_of_the_same_texture_in_another_place_is_no_defect() -> None:
     rng = np.random.default_rng(0)
     fabric = np.tile(np.float32([[0.4, 0.6], [0.6, 0.4]]), (32, 32))[None]
-    kinds = Counter(paste_defect(fabric, rng, ("misplaced", "specks")).kind for _ in range(100))
+    kinds = Counter(paste_defect(fabric, rng, only("misplaced", "specks")).kind for _ in range(100))
     assert kinds["specks"] > 75
 
 
@@ -98,5 +102,19 @@ def test_defects_lie_anywhere_the_border_included() -> None:
 def test_a_saturated_image_can_still_carry_a_defect(level: float) -> None:
     image = np.full((1, 48, 48), level, np.float32)
     rng = np.random.default_rng(0)
-    marked = [paste_defect(image, rng, ("blob",)).mask.any() for _ in range(40)]
+    marked = [paste_defect(image, rng, only("blob")).mask.any() for _ in range(40)]
     assert np.mean(marked) > 0.9
+
+
+def test_thresholds_are_chosen_on_plainer_defects_than_are_learnt_from() -> None:
+    rng = np.random.default_rng(0)
+    image = normal(1)
+
+    def changes(family: Family) -> list[float]:
+        defects = [paste_defect(image, rng, family) for _ in range(150)]
+        assert {defect.kind for defect in defects} == set(family.kinds)
+        return [float(np.abs(defect.image - image)[0][defect.mask].mean()) for defect in defects]
+
+    plain, every = changes(PLAIN), changes(ALL)
+    assert np.quantile(plain, 0.1) > 2 * np.quantile(every, 0.1)
+    assert np.quantile(every, 0.1) < 0.12
