@@ -16,6 +16,7 @@ FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 AUTOENCODER: Final = "autoencoder.safetensors"
 SEGMENTER: Final = "segmenter.safetensors"
+PRIOR: Final = "prior.safetensors"  # if the prior has weights of its own
 BANK: Final = "bank.safetensors"
 NORMALITY: Final = "normality.safetensors"
 VIEW: Final = "view.safetensors"
@@ -116,8 +117,8 @@ class View(_Frozen):
 class Architecture(_Frozen):
     """The networks' layout.
 
-    The patch autoencoder has one convolution block and one 2x pooling per entry of ``widths``; the segmenter has one
-    stage per entry of ``segmenter``, and a 2x pooling between two.
+    The patch autoencoder has one convolution block and one 2x pooling per entry of ``widths``; the segmenter, and the
+    denoiser where it is the prior, has one stage per entry of ``segmenter``, and a 2x pooling between two.
     """
 
     input: InputSpec
@@ -195,6 +196,8 @@ class Manifest(_Frozen):
     architecture: Architecture
     encoder_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     calibration: Calibration
+    # A name, looked up among the priors that are installed where the bundle is loaded; never a module's.
+    prior: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_\-]{0,63}$")] = "bank"
     view: View = View()
     data: DataSummary
     training: dict[str, float | int | str]

@@ -44,6 +44,10 @@ class BundleError(OperatorError):
     """A model bundle is missing, damaged, or does not fit. Names the file, what is wrong, and what to do."""
 
 
+class PriorError(OperatorError):
+    """No prior of this name is installed, or the one that is does not work. Names what is installed."""
+
+
 class BankMismatchError(OperatorError):
     """The bank in Redis was made by another encoder or has another shape, so its features mean nothing here."""
 

@@ -62,6 +62,10 @@ def train(
     max_shift: MaxShiftOption = 0.1,
     max_rotation: MaxRotationOption = 10.0,
     lighting: LightingOption = Lighting.NONE,
+    prior: Annotated[
+        str,
+        typer.Option(help="What imagines the part without its defect: bank, denoiser, both, or an installed plug."),
+    ] = "bank",
     polarity: Annotated[
         Polarity, typer.Option(help="Which defects count: darker than the normal part, brighter, or both.")
     ] = Polarity.BOTH,
@@ -96,6 +100,7 @@ def train(
         colour=colour.value,
         validation_share=validation_share,
         bank_images=bank_images,
+        prior=prior,
         view=ViewSettings(roi, ignore, register, max_shift, max_rotation, lighting),
         training=TrainingSettings(steps=steps, learning_rate=learning_rate, seed=seed),
         segmenter=SegmenterSettings(steps=steps),
@@ -127,6 +132,8 @@ def describe(manifest: Manifest, place: Path) -> None:
     )
     for line in tell_view(manifest):
         console.print(f"  {line}")
+    if manifest.prior != "bank":
+        console.print(f"  prior: {manifest.prior}")
     console.print(
         f"  synthetic defects: Dice {manifest.calibration.synthetic_dice:.2f}, "
         f"{verdict.synthetic_detected:.0%} of the parts flagged"

@@ -13,6 +13,7 @@ from trainer.bank import bank_normals
 from trainer.bundle import Trained, check_target, save_bundle
 from trainer.calibrate import CalibrationSettings, calibrate
 from trainer.dataset import load_dataset, split
+from trainer.priors import Lesson, require_prior, train_prior
 from trainer.segmenting import SegmenterSettings, train_segmenter
 from trainer.symmetry import find_flips
 from trainer.training import TrainingSettings, train
@@ -34,6 +35,7 @@ class BuildSettings:
     colour: str = "auto"
     validation_share: float = 0.25
     bank_images: int = 1000
+    prior: str = "bank"
     view: ViewSettings = field(default_factory=ViewSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
@@ -47,6 +49,7 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
         DataError, ConfigurationError, TrainingError: nothing was saved.
     """
     check_target(out)
+    require_prior(settings.prior)
     started = monotonic()
     dataset = load_dataset(
         data, settings.size, settings.colour, lambda n, m: reporter.stage("reading images", n, m), settings.view
@@ -62,14 +65,24 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
         settings.training,
         lambda n, m, loss: reporter.stage("training", n, m, f"rmse {loss**0.5:.4f}"),
     )
+    pieces = replace(settings.segmenter, seed=settings.training.seed)
     segmenter = train_segmenter(
         autoencoder.architecture,
         parts.train,
-        replace(settings.segmenter, seed=settings.training.seed),
+        pieces,
         lambda n, m, loss: reporter.stage("learning defects", n, m, f"loss {loss:.3f}"),
         inspected,
     )
-    networks = Networks(autoencoder, segmenter)
+    lesson = Lesson(
+        parts.train,
+        parts.validation,
+        autoencoder,
+        pieces,
+        settings.training.seed,
+        inspected,
+        lambda n, m, loss: reporter.stage("learning prior", n, m, f"loss {loss:.4f}"),
+    )
+    networks = Networks(autoencoder, segmenter, train_prior(settings.prior, lesson))
     normals = bank_normals(parts.train, settings.bank_images, flips, settings.training.seed)
     calibrated = calibrate(
         networks,
@@ -92,4 +105,6 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
     if settings.view.register:
         training["unregistered"] = dataset.unregistered
     viewer = dataset.viewer
-    return save_bundle(out, Trained(networks, calibrated, summary, training, viewer.view, viewer.arrays))
+    return save_bundle(
+        out, Trained(networks, calibrated, summary, training, viewer.view, viewer.arrays, settings.prior)
+    )

@@ -22,6 +22,7 @@ from schemas.artifacts import (
     BANK,
     MANIFEST,
     NORMALITY,
+    PRIOR,
     REPORT,
     SEGMENTER,
     VIEW,
@@ -47,6 +48,7 @@ class Trained:
     training: dict[str, float | int | str]
     view: View = field(default_factory=View)
     view_arrays: ViewArrays = field(default_factory=ViewArrays)
+    prior: str = "bank"  # the name of the networks' prior
 
 
 def check_target(out: Path) -> None:
@@ -78,6 +80,8 @@ def save_bundle(out: Path, trained: Trained) -> Manifest:
         draft.chmod(0o755)
         _save_network(trained.networks.autoencoder, draft / AUTOENCODER)
         _save_network(trained.networks.segmenter, draft / SEGMENTER)
+        if trained.networks.prior.state_dict():
+            _save_network(trained.networks.prior, draft / PRIOR)
         save_arrays({"entries": entries_of(trained.calibrated.bank)}, draft / BANK)
         save_arrays({"spread": trained.calibrated.normality.spread.cpu().numpy()}, draft / NORMALITY)
         if view := _view_arrays(trained.view_arrays):
@@ -128,7 +132,7 @@ def _add_report(folder: Path, trained: Trained, manifest: Manifest) -> Manifest:
 
 
 def _manifest(folder: Path, trained: Trained) -> Manifest:
-    written = (AUTOENCODER, SEGMENTER, BANK, NORMALITY, VIEW)
+    written = (AUTOENCODER, SEGMENTER, PRIOR, BANK, NORMALITY, VIEW)
     files = {name: sha256_file(folder / name) for name in written if (folder / name).exists()}
     encoder = encoder_hash(trained.networks.autoencoder)
     now = utc_now()
@@ -138,6 +142,7 @@ def _manifest(folder: Path, trained: Trained) -> Manifest:
         architecture=trained.networks.autoencoder.architecture,
         encoder_hash=encoder,
         calibration=trained.calibrated.calibration,
+        prior=trained.prior,
         view=trained.view,
         data=trained.data,
         training=trained.training,

@@ -54,6 +54,21 @@ class SegmenterSettings:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A batch of pieces.
+
+    Attributes:
+        frames: (B, C, h, w) as they are shown, most with defects.
+        normals: (B, C, h, w) the same in the same light, without.
+        masks: (B, h, w) where the defects are.
+    """
+
+    frames: Images
+    normals: Images
+    masks: Masks
+
+
 def train_segmenter(
     architecture: Architecture,
     images: Images,
@@ -79,7 +94,7 @@ def train_segmenter(
 
     def loss() -> Tensor:
         frames, truth = draw_pieces(images, settings, rng, inspected)
-        with torch.autocast("cpu", torch.bfloat16, enabled=_fast_halves()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_halves()):
             logits = segmenter(torch.from_numpy(frames))
         return segmentation_loss(logits.float(), torch.from_numpy(truth))
 
@@ -106,7 +121,16 @@ def draw_pieces(
     images: Images, settings: SegmenterSettings, rng: np.random.Generator, inspected: Inspected = None
 ) -> tuple[Images, Masks]:
     """Return a batch of pieces (B, C, h, w) and of their true masks (B, h, w)."""
+    pieces = draw_restorable_pieces(images, settings, rng, inspected)
+    return pieces.frames, pieces.masks
+
+
+def draw_restorable_pieces(
+    images: Images, settings: SegmenterSettings, rng: np.random.Generator, inspected: Inspected = None
+) -> Pieces:
+    """Return a batch of pieces, of their true masks and of what they show without their defects."""
     frames: list[Images] = []
+    normals: list[Images] = []
     masks: list[Masks] = []
     while len(frames) < settings.batch:
         axes = MIRRORED[rng.integers(len(MIRRORED))]
@@ -118,8 +142,10 @@ def draw_pieces(
             place = _choose_place(mask, settings, rng)
             clean = rng.random() < settings.clean
             frames.append((normal if clean else defective)[:, *place])
+            normals.append(normal[:, *place])
             masks.append(np.zeros_like(mask[place]) if clean else mask[place])
-    return np.stack(frames[: settings.batch]), np.stack(masks[: settings.batch])
+    count = settings.batch
+    return Pieces(np.stack(frames[:count]), np.stack(normals[:count]), np.stack(masks[:count]))
 
 
 def relight(image: Images, rng: np.random.Generator) -> Images:
@@ -154,7 +180,7 @@ def _choose_place(mask: Masks, settings: SegmenterSettings, rng: np.random.Gener
     return slice(top, top + size[0]), slice(left, left + size[1])
 
 
-def _fast_halves() -> bool:
+def fast_halves() -> bool:
     """Return whether this processor multiplies in bfloat16 itself; elsewhere it would be slower, not faster."""
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(supported and supported())

@@ -16,11 +16,13 @@ from torch import nn
 from monitor.core.autoencoder import PatchAutoencoder, encoder_hash
 from monitor.core.inspector import Model
 from monitor.core.networks import Networks
+from monitor.core.prior import Prior
+from monitor.core.priors import make_prior
 from monitor.core.scoring import Normality
 from monitor.core.segmenter import Segmenter
 from monitor.core.view import ViewArrays
-from schemas.artifacts import AUTOENCODER, BANK, NORMALITY, SEGMENTER, VIEW, Manifest, read_manifest
-from schemas.errors import BundleError
+from schemas.artifacts import AUTOENCODER, BANK, MANIFEST, NORMALITY, PRIOR, SEGMENTER, VIEW, Manifest, read_manifest
+from schemas.errors import BundleError, PriorError
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -35,18 +37,24 @@ def load_bundle(path: Path) -> Model:
         BundleError: a file is missing, changed, malformed or does not fit the manifest; the message names it.
     """
     manifest = read_manifest(path)
+    prior = _make_prior(path / MANIFEST, manifest)
     needed = (
         AUTOENCODER,
         SEGMENTER,
         BANK,
         NORMALITY,
+        *((PRIOR,) if prior.state_dict() else ()),
         *((VIEW,) if manifest.view.registration or manifest.view.ignored else ()),
     )
     for name in needed:
         if name not in manifest.files:
             msg = f"{path}: the manifest names no {name}. {REMEDY}"
             raise BundleError(msg)
-    networks = Networks(_load_autoencoder(path / AUTOENCODER, manifest), _load_segmenter(path / SEGMENTER, manifest))
+    networks = Networks(
+        _load_autoencoder(path / AUTOENCODER, manifest),
+        _load_segmenter(path / SEGMENTER, manifest),
+        _fill(prior, path / PRIOR) if PRIOR in needed else prior.eval(),
+    )
     view = _load_view(path / VIEW, manifest)
     return Model(
         manifest=manifest,
@@ -70,6 +78,15 @@ def _load_autoencoder(path: Path, manifest: Manifest) -> PatchAutoencoder:
 def _load_segmenter(path: Path, manifest: Manifest) -> Segmenter:
     architecture = manifest.architecture
     return _fill(Segmenter(architecture.input.channels, architecture.segmenter), path)
+
+
+def _make_prior(path: Path, manifest: Manifest) -> Prior:
+    """Return the prior that the manifest names, untrained: one that is installed here, or none."""
+    try:
+        return make_prior(manifest.prior, manifest.architecture)
+    except PriorError as error:
+        msg = f"{path}: prior: {error}"
+        raise BundleError(msg) from error
 
 
 def _fill(network: Network, path: Path) -> Network:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from monitor.core.decomposition import decompose
 from monitor.core.memory_bank import MemoryBank, Retrieval
 from monitor.core.networks import Networks
 from monitor.core.per_frame import per_frame
-from monitor.core.prior import restrict
+from monitor.core.prior import Seen, imagine
 from monitor.core.regions import threshold
 from monitor.core.scoring import (
     CONFIRMED_SHARE,
@@ -37,7 +37,7 @@ class Model:
 
     Attributes:
         manifest: what the bundle says of itself.
-        networks: the autoencoder E and D, and the segmenter.
+        networks: the autoencoder E and D, the segmenter, and the prior.
         normality: per-pixel spread of normal residuals, (H, W).
         seed: (N, P1, P2, P3 + R) float16, the bank's entries of the pinned normals of training.
         view: the arrays that the manifest's view needs.
@@ -192,13 +192,14 @@ def explain(
     method: Method,
     exclude: Tensor | None = None,
 ) -> Explanation:
-    """Encode, retrieve, decode the prior, decompose: frames (B, C, H, W) to the method's every step.
+    """Encode, retrieve, imagine the prior, decompose: frames (B, C, H, W) to the method's every step.
 
     ``exclude``: (B,) a slot that each frame must not find, its own.
     """
     features = per_frame(networks.autoencoder.encode, frames)  # M
     retrieval = bank.query(features, exclude)  # s, M'
-    prior = per_frame(networks.autoencoder.decode, restrict(features, retrieval, method.alpha))  # X̂ = D(M'')
+    decode = partial(per_frame, networks.autoencoder.decode)  # D
+    prior = imagine(networks.prior, Seen(frames, features, retrieval, method.alpha, decode))  # X̂
     parts = decompose(frames, prior, method.lam, method.solver_steps)  # L, S
     suspicion = per_frame(networks.segmenter, frames)
     return Explanation(features, retrieval, prior, parts.background, parts.residual, suspicion)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from monitor.core.bands import bands
 from monitor.core.folding import for_inference
 from monitor.core.scoring import MOST_SUSPICION, weigh
-from monitor.core.segmenter import Segmenter, bands
+from monitor.core.segmenter import Segmenter
 from schemas.artifacts import Architecture, InputSpec
 from schemas.errors import TrainingError
 from tests.unit.small_model import Parts

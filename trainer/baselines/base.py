@@ -94,6 +94,8 @@ BUILT_IN = {
     "pae": "trainer.baselines.paedid",
     "paedid-paper": "trainer.baselines.paedid_paper",
     "paedid": "trainer.baselines.paedid",
+    "paedid-denoiser": "trainer.baselines.paedid",
+    "paedid-both": "trainer.baselines.paedid",
 }
 
 

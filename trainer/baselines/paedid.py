@@ -1,7 +1,8 @@
-"""PAEDID as shipped, and PAE: its prior without the decomposition, both behind the benchmark's interface."""
+"""PAEDID as shipped, also with the other priors, and PAE: its prior alone, all behind the benchmark's interface."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +24,7 @@ from trainer.baselines.base import VALIDATION_SHARE, Images, Layers, Progress, S
 from trainer.build import BuildSettings
 from trainer.calibrate import Calibrated, calibrate
 from trainer.dataset import Split, split
+from trainer.priors import Lesson, train_prior
 from trainer.segmenting import train_segmenter
 from trainer.symmetry import Flips, find_flips
 from trainer.thresholds import MaskRule
@@ -38,10 +40,9 @@ class _Learnt:
 class Paedid:
     """PAEDID with the product's settings; it chooses its own threshold, as ``paedid-trainer train`` does."""
 
-    name = "paedid"
-
     def __init__(self, settings: BuildSettings | None = None) -> None:
         self._settings = settings or BuildSettings(validation_share=VALIDATION_SHARE)
+        self.name = "paedid" if self._settings.prior == "bank" else f"paedid-{self._settings.prior}"
         self._learnt: _Learnt | None = None
         self._inspected: NDArray[np.bool_] | None = None
 
@@ -58,7 +59,8 @@ class Paedid:
         architecture, wanted = autoencoder.architecture, replace(settings.segmenter, seed=seed)
         told = None if progress is None else lambda done, total, _: progress(done, total)
         segmenter = train_segmenter(architecture, parts.train, wanted, told, self._inspected)
-        networks = Networks(autoencoder, segmenter)
+        lesson = Lesson(parts.train, parts.validation, autoencoder, wanted, seed, self._inspected, told)
+        networks = Networks(autoencoder, segmenter, train_prior(settings.prior, lesson))
         kept = bank_normals(parts.train, settings.bank_images, flips, seed)
         calibration = replace(settings.calibration, seed=seed)
         calibrated = calibrate(networks, kept, parts.validation, calibration, inspected=self._inspected)
@@ -88,7 +90,7 @@ class Paedid:
         calibrated = self._model.calibrated
         bank = entries_of(calibrated.bank).nbytes
         networks = self._model.networks
-        weights = parameter_bytes(networks.autoencoder) + parameter_bytes(networks.segmenter)
+        weights = sum(map(parameter_bytes, (networks.autoencoder, networks.segmenter, networks.prior)))
         return weights + bank + calibrated.normality.spread.nbytes
 
     @property
@@ -179,5 +181,12 @@ def parameter_bytes(network: nn.Module) -> int:
     return sum(value.nbytes for value in network.state_dict().values())
 
 
+def with_prior(name: str) -> Callable[[], Paedid]:
+    """Return what makes a PAEDID with another prior, to ``register`` it: a built-in one's, or an installed plug's."""
+    return lambda: Paedid(BuildSettings(validation_share=VALIDATION_SHARE, prior=name))
+
+
 register("paedid", Paedid)
+register("paedid-denoiser", with_prior("denoiser"))
+register("paedid-both", with_prior("both"))
 register("pae", Pae)
