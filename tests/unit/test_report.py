@@ -29,7 +29,7 @@ from schemas.artifacts import (
 from trainer.report import kind_rows, percent, promise, render_report
 from trainer.report_charts import LEFT, RIGHT, WIDTH, area, draw_example, level_curve, outline, score_histogram
 from trainer.report_data import CalibrationReport, Candidate, collect_report
-from trainer.synthetic import KINDS, paste_defect
+from trainer.synthetic import ALL, KINDS, Family, paste_defect
 from trainer.thresholds import MaskRule
 
 SIZE, FRAMES = 32, 40
@@ -69,7 +69,7 @@ def report() -> CalibrationReport:
     rng = np.random.default_rng(0)
     kinds = [list(KINDS)[index % 5] for index in range(FRAMES)]
     background = rng.uniform(0.2, 0.8, (1, SIZE, SIZE)).astype(np.float32)
-    defects = [paste_defect(background, rng, (kind,)) for kind in kinds]
+    defects = [paste_defect(background, rng, Family((kind,), ALL.contrast)) for kind in kinds]
     truth = np.stack([defect.mask for defect in defects])
     anomaly = truth * rng.uniform(1, 9, (FRAMES, 1, 1)) + rng.exponential(0.5, truth.shape)
     return collect_report(
