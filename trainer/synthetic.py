@@ -59,17 +59,15 @@ def paste_defect(image: Image, rng: np.random.Generator, family: Family | None =
     family = family or ALL
     texture = _deviation(image)
     best, most = _draw_one(image, str(rng.choice(family.kinds)), family, rng), -1.0
-    for _ in range(KINDS_TRIED):
-        kind = str(rng.choice(family.kinds))
-        for _ in range(DRAWS):
-            defect = _draw_one(image, kind, family, rng)
-            visibility = _visibility(defect, image, texture)
-            if visibility > most:
-                best, most = defect, visibility
-            if most >= 1.0:
-                break
-        if most >= 1.0:
-            break
+    for attempt in range(KINDS_TRIED * DRAWS):
+        if attempt % DRAWS == 0:
+            kind = str(rng.choice(family.kinds))
+        defect = _draw_one(image, kind, family, rng)
+        visibility = _visibility(defect, image, texture)
+        if visibility >= 1.0:
+            return defect
+        if visibility > most:
+            best, most = defect, visibility
     return best
 
 
