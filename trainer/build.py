@@ -1,22 +1,17 @@
-"""From a folder of normal images to a bundle, read top to bottom."""
+"""From a folder of normal images to a bundle."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
-from monitor.core.networks import Networks
 from schemas.artifacts import DataSummary, Manifest
-from trainer.bank import bank_normals
 from trainer.bundle import Trained, check_target, save_bundle
-from trainer.calibrate import CalibrationSettings, calibrate
 from trainer.dataset import load_dataset, split
-from trainer.priors import Lesson, require_prior, train_prior
-from trainer.segmenting import SegmenterSettings, train_segmenter
-from trainer.symmetry import find_flips
-from trainer.training import TrainingSettings, train
+from trainer.model import ModelSettings, make_model
+from trainer.priors import require_prior
 from trainer.view_settings import ViewSettings
 
 
@@ -28,18 +23,12 @@ class Reporter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class BuildSettings:
-    """Everything ``paedid-trainer train`` may be told."""
+class BuildSettings(ModelSettings):
+    """Everything ``paedid-trainer train`` may be told: besides how a model is made, how its images are read."""
 
     size: str = "auto"
     colour: str = "auto"
-    validation_share: float = 0.25
-    bank_images: int = 1000
-    prior: str = "bank"
     view: ViewSettings = field(default_factory=ViewSettings)
-    training: TrainingSettings = field(default_factory=TrainingSettings)
-    segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
-    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
 
 
 def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) -> Manifest:
@@ -54,57 +43,21 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
     dataset = load_dataset(
         data, settings.size, settings.colour, lambda n, m: reporter.stage("reading images", n, m), settings.view
     )
-    inspected = dataset.viewer.inspected
+    viewer = dataset.viewer
     parts = split(dataset.images, settings.validation_share, settings.training.seed)
-    flips = find_flips(parts.train, parts.validation, inspected)
-    autoencoder, report = train(
-        dataset.spec,
-        parts.train,
-        parts.validation,
-        flips,
-        settings.training,
-        lambda n, m, loss: reporter.stage("training", n, m, f"rmse {loss**0.5:.4f}"),
-    )
-    pieces = replace(settings.segmenter, seed=settings.training.seed)
-    segmenter = train_segmenter(
-        autoencoder.architecture,
-        parts.train,
-        pieces,
-        lambda n, m, loss: reporter.stage("learning defects", n, m, f"loss {loss:.3f}"),
-        inspected,
-    )
-    lesson = Lesson(
-        parts.train,
-        parts.validation,
-        autoencoder,
-        pieces,
-        settings.training.seed,
-        inspected,
-        lambda n, m, loss: reporter.stage("learning prior", n, m, f"loss {loss:.4f}"),
-    )
-    networks = Networks(autoencoder, segmenter, train_prior(settings.prior, lesson))
-    normals = bank_normals(parts.train, settings.bank_images, flips, settings.training.seed)
-    calibrated = calibrate(
-        networks,
-        normals,
-        parts.validation,
-        settings.calibration,
-        lambda n, m: reporter.stage("calibrating", n, m),
-        inspected,
-    )
+    made = make_model(dataset.spec, parts, settings, reporter.stage, viewer.inspected)
     summary = DataSummary(
         source=data.name,
         train_images=len(parts.train),
         validation_images=len(parts.validation),
-        bank_images=len(normals),
+        bank_images=made.bank_images,
         sha256=dataset.sha256,
     )
     training: dict[str, float | int | str] = {k: str(v) for k, v in asdict(settings.training).items()}
     training["segmenter_steps"] = settings.segmenter.steps
-    training |= asdict(report) | {"mirrorings": len(flips), "seconds": round(monotonic() - started, 1)}
+    training |= asdict(made.report) | {"mirrorings": len(made.flips), "seconds": round(monotonic() - started, 1)}
     if settings.view.register:
         training["unregistered"] = dataset.unregistered
-    viewer = dataset.viewer
     return save_bundle(
-        out, Trained(networks, calibrated, summary, training, viewer.view, viewer.arrays, settings.prior)
+        out, Trained(made.networks, made.calibrated, summary, training, viewer.view, viewer.arrays, settings.prior)
     )

@@ -148,7 +148,7 @@ def test_a_folder_of_normals_becomes_a_bundle(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wanted", [2, 3, 5])
 def test_the_bank_is_never_larger_than_asked(tmp_path: Path, wanted: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.build.find_flips", lambda *_: ((), (1,), (2,), (1, 2)))
+    monkeypatch.setattr("trainer.model.find_flips", lambda *_: ((), (1,), (2,), (1, 2)))
     monkeypatch.setattr("trainer.training.COLLAPSED", 1e9)
     settings = replace(QUICK, bank_images=wanted, training=FEW)
     manifest = build(photos(tmp_path / "data"), tmp_path / "bundle", settings, Quiet())

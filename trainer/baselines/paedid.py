@@ -21,11 +21,9 @@ from monitor.core.scoring import image_score
 from schemas.artifacts import InputSpec
 from trainer.bank import bank_normals, entries_of
 from trainer.baselines.base import VALIDATION_SHARE, Images, Layers, Progress, Scores, register, top_mean
-from trainer.build import BuildSettings
-from trainer.calibrate import Calibrated, calibrate
+from trainer.calibrate import Calibrated
 from trainer.dataset import Split, split
-from trainer.priors import Lesson, train_prior
-from trainer.segmenting import train_segmenter
+from trainer.model import ModelSettings, make_model
 from trainer.symmetry import Flips, find_flips
 from trainer.thresholds import MaskRule
 from trainer.training import TrainingSettings, train
@@ -40,8 +38,8 @@ class _Learnt:
 class Paedid:
     """PAEDID with the product's settings; it chooses its own threshold, as ``paedid-trainer train`` does."""
 
-    def __init__(self, settings: BuildSettings | None = None) -> None:
-        self._settings = settings or BuildSettings(validation_share=VALIDATION_SHARE)
+    def __init__(self, settings: ModelSettings | None = None) -> None:
+        self._settings = settings or ModelSettings(validation_share=VALIDATION_SHARE)
         self.name = "paedid" if self._settings.prior == "bank" else f"paedid-{self._settings.prior}"
         self._learnt: _Learnt | None = None
         self._inspected: NDArray[np.bool_] | None = None
@@ -52,19 +50,15 @@ class Paedid:
 
     def fit(self, normals: Images, seed: int, progress: Progress | None = None) -> None:
         """Do what ``trainer.build.build`` does with the images of a folder."""
-        settings = self._settings
+        settings = replace(
+            self._settings,
+            training=replace(self._settings.training, seed=seed),
+            calibration=replace(self._settings.calibration, seed=seed),
+        )
         parts = split(normals, settings.validation_share, seed)
-        flips = find_flips(parts.train, parts.validation, self._inspected)
-        autoencoder = train_autoencoder(parts, flips, replace(settings.training, seed=seed), progress)
-        architecture, wanted = autoencoder.architecture, replace(settings.segmenter, seed=seed)
-        told = None if progress is None else lambda done, total, _: progress(done, total)
-        segmenter = train_segmenter(architecture, parts.train, wanted, told, self._inspected)
-        lesson = Lesson(parts.train, parts.validation, autoencoder, wanted, seed, self._inspected, told)
-        networks = Networks(autoencoder, segmenter, train_prior(settings.prior, lesson))
-        kept = bank_normals(parts.train, settings.bank_images, flips, seed)
-        calibration = replace(settings.calibration, seed=seed)
-        calibrated = calibrate(networks, kept, parts.validation, calibration, inspected=self._inspected)
-        self._learnt = _Learnt(networks.for_inference(), calibrated)
+        stage = None if progress is None else lambda _name, done, total, _note: progress(done, total)
+        made = make_model(spec_of(normals), parts, settings, stage, self._inspected)
+        self._learnt = _Learnt(made.networks.for_inference(), made.calibrated)
 
     @torch.inference_mode()
     def score(self, images: Images) -> Scores:
@@ -144,6 +138,12 @@ class Pae:
         return parameter_bytes(self._autoencoder) + entries_of(self._bank).nbytes
 
 
+def spec_of(images: Images) -> InputSpec:
+    """Return what a network of images (N, C, H, W) sees."""
+    channels, height, width = images.shape[1:]
+    return InputSpec.model_validate({"channels": channels, "height": height, "width": width})
+
+
 def train_autoencoder(
     parts: Split, flips: Flips, settings: TrainingSettings, progress: Progress | None
 ) -> PatchAutoencoder:
@@ -152,10 +152,8 @@ def train_autoencoder(
     Raises:
         TrainingError: it collapsed.
     """
-    channels, height, width = parts.train.shape[1:]
-    spec = InputSpec.model_validate({"channels": channels, "height": height, "width": width})
     told = None if progress is None else lambda done, total, _: progress(done, total)
-    autoencoder, _ = train(spec, parts.train, parts.validation, flips, settings, told)
+    autoencoder, _ = train(spec_of(parts.train), parts.train, parts.validation, flips, settings, told)
     return autoencoder
 
 
@@ -183,7 +181,7 @@ def parameter_bytes(network: nn.Module) -> int:
 
 def with_prior(name: str) -> Callable[[], Paedid]:
     """Return what makes a PAEDID with another prior, to ``register`` it: a built-in one's, or an installed plug's."""
-    return lambda: Paedid(BuildSettings(validation_share=VALIDATION_SHARE, prior=name))
+    return lambda: Paedid(ModelSettings(validation_share=VALIDATION_SHARE, prior=name))
 
 
 register("paedid", Paedid)
