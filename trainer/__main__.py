@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,14 +16,17 @@ from rich.console import Console
 from schemas.artifacts import REPORT, Lighting, Manifest, Polarity, read_manifest
 from schemas.commands import run_app
 from trainer.benchmark_command import benchmark
-from trainer.view_options import (
+from trainer.options import (
+    Colour,
+    ColourOption,
     IgnoreOption,
     LightingOption,
     MaxRotationOption,
     MaxShiftOption,
     RegisterOption,
     RoiOption,
-    tell_view,
+    SeedOption,
+    SizeOption,
 )
 
 app = typer.Typer(
@@ -33,14 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Turns a folder of normal images into a calibrated model bundle for paedid-monitor.",
 )
-
-
-class Colour(StrEnum):
-    """How many channels the network sees."""
-
-    AUTO = "auto"
-    GREY = "grey"
-    COLOUR = "colour"
 
 
 @app.callback()
@@ -52,10 +46,8 @@ def main_callback() -> None:
 def train(
     data: Annotated[Path, typer.Argument(help="A folder of normal images, or one in MVTec layout (uses train/good).")],
     out: Annotated[Path, typer.Option(help="Where to write the bundle: a new folder, or an earlier bundle.")],
-    size: Annotated[
-        str, typer.Option(help="What the network sees: 'auto' (short side 128), N or HEIGHTxWIDTH, multiples of 16.")
-    ] = "auto",
-    colour: Annotated[Colour, typer.Option(help="Whether colour tells good from bad.")] = Colour.AUTO,
+    size: SizeOption = "auto",
+    colour: ColourOption = Colour.AUTO,
     roi: RoiOption = None,
     ignore: IgnoreOption = None,
     register: RegisterOption = False,
@@ -80,7 +72,7 @@ def train(
         float, typer.Option(min=0.05, max=0.5, help="Share of the images kept for choosing thresholds.")
     ] = 0.25,
     bank_images: Annotated[int, typer.Option(min=2, help="Normals in the memory bank, at most.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of everything random: the same seed gives the same bundle.")] = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """Train on normal images, build the memory bank, choose the thresholds, and save it all as one bundle.
 
@@ -150,6 +142,28 @@ def describe(manifest: Manifest, place: Path) -> None:
         )
     if (place / REPORT).is_file():
         console.print(f"  how the thresholds came about: {place / REPORT}")
+
+
+def tell_view(manifest: Manifest) -> list[str]:
+    """Return what people should know of a bundle's view, a line each; none where frames are only resized."""
+    view, lines = manifest.view, []
+    if view.roi:
+        roi = view.roi
+        lines.append(f"looks at {roi.width} x {roi.height} camera pixels, the left upper one at {roi.x},{roi.y}")
+    if view.ignored:
+        lines.append(f"ignores {view.ignored.share:.1%} of that")
+    if view.registration:
+        limits = view.registration
+        lines.append(
+            f"registers parts shifted by up to {limits.max_shift:.1%} of the side and turned by up to "
+            f"{limits.max_rotation:g} degrees, from a correlation of {limits.least_correlation:.2f} on"
+        )
+        left_out = manifest.training.get("unregistered", 0)
+        if left_out:
+            lines.append(f"[yellow]{left_out} normals could not be registered[/] and were left out of training")
+    if view.light:
+        lines.append(f"brings frames to the normals' light: {view.light.kind.value}")
+    return lines
 
 
 def main() -> None:

@@ -9,13 +9,17 @@ import typer
 from rich.console import Console
 
 from schemas.artifacts import Lighting
-from trainer.view_options import (
+from trainer.options import (
+    Colour,
+    ColourOption,
     IgnoreOption,
     LightingOption,
     MaxRotationOption,
     MaxShiftOption,
     RegisterOption,
     RoiOption,
+    SeedOption,
+    SizeOption,
 )
 
 DEFAULT_METHODS = "ssim-ae,mem-ae,patchcore,padim,rasl,pae,paedid-paper,paedid"
@@ -30,8 +34,8 @@ def benchmark(
     methods: Annotated[
         str, typer.Option(help="Which, separated by commas; MODULE:NAME for one registered by your own module.")
     ] = DEFAULT_METHODS,
-    size: Annotated[str, typer.Option(help="What the methods see, as for train: 'auto', N or HEIGHTxWIDTH.")] = "auto",
-    colour: Annotated[str, typer.Option(help="Whether colour tells good from bad: auto, grey or colour.")] = "auto",
+    size: SizeOption = "auto",
+    colour: ColourOption = Colour.AUTO,
     roi: RoiOption = None,
     ignore: IgnoreOption = None,
     register: RegisterOption = False,  # noqa: FBT002 - an option is a flag
@@ -43,7 +47,7 @@ def benchmark(
         typer.Option(min=2, help="At most so many good and so many defective test images, for a quick look."),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Frames in the picture.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of everything random: the same seed gives the same table.")] = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """Measure PAEDID and the systems it competes with on one data set, under one protocol.
 
@@ -61,7 +65,7 @@ def benchmark(
 
     chosen = [make_method(name.strip()) for name in methods.split(",") if name.strip()]
     view = ViewSettings(roi, ignore, register, max_shift, max_rotation, lighting)
-    settings = ProtocolSettings(size=size, colour=colour, seed=seed, limit=limit, view=view)
+    settings = ProtocolSettings(size=size, colour=colour.value, seed=seed, limit=limit, view=view)
     with ProgressReporter() as reporter:
         report = run_benchmark(chosen, data, out, settings, reporter, test=test, rows=rows)
     console = Console(highlight=False, soft_wrap=True)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from deploy.simulation import LineSettings, SimulatedLine, write_mvtec
 from monitor.adapters.artifacts import load_bundle
 from monitor.core.inspector import Inspector
-from trainer.__main__ import main
+from trainer.__main__ import main, train
+from trainer.benchmark_command import benchmark
 
 ROOT = Path(__file__).parents[2]
 # Enough to beat the mean image of these well-shifted parts.
@@ -103,6 +105,7 @@ MISTAKES: list[tuple[str, Arguments]] = [
     ("--steps", lambda photos, tmp: ["train", photos, "--out", tmp / "bundle", "--steps", "0"]),
     ("--bank-images", lambda photos, tmp: ["train", photos, "--out", tmp / "bundle", "--bank-images", "1"]),
     ("--polarity", lambda photos, tmp: ["train", photos, "--out", tmp / "bundle", "--polarity", "grey"]),
+    ("--colour", lambda photos, tmp: ["benchmark", "--data", photos, "--out", tmp / "out", "--colour", "blue"]),
     ("--size = '100'", lambda photos, tmp: ["train", photos, "--out", tmp / "bundle", "--size", "100"]),
     ("--out", lambda photos, _: ["train", photos]),
     ("no manifest.json", lambda _, tmp: ["show", tmp]),
@@ -131,3 +134,11 @@ def test_what_a_person_must_mend_is_told_in_one_line(
     assert errors[0].startswith("error: ")
     assert told in errors[0]
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_train_and_benchmark_share_they_ask_for_alike() -> None:
+    asked, again = (signature(command).parameters for command in (train, benchmark))
+    shared = (asked.keys() & again.keys()) - {"data", "out"}
+    assert {"size", "colour", "seed", "roi", "lighting"} <= shared
+    for name in shared:
+        assert asked[name] == again[name]

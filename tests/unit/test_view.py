@@ -32,6 +32,7 @@ from schemas.errors import BundleError, ConfigurationError, DataError, TrainingE
 from schemas.messages import RegionMessage
 from tests.unit.cells import cell, moved, write
 from tests.unit.pipeline_fakes import Bench, ToyInspector, png
+from trainer.__main__ import tell_view
 from trainer.baselines.base import Scores
 from trainer.build import BuildSettings, build
 from trainer.calibrate import CalibrationSettings
@@ -41,7 +42,6 @@ from trainer.segmenting import SegmenterSettings
 from trainer.symmetry import find_flips
 from trainer.test_set import load_test_set
 from trainer.training import TrainingSettings
-from trainer.view_options import tell_view
 from trainer.view_settings import ViewSettings, parse_roi, read_ignored
 from trainer.visible_defects import paste_visible_defect
 
