@@ -37,7 +37,7 @@ class SegmenterSettings:
         defects: pasted into a frame, at least and at most.
         on_defect: share of the pieces that lie on a defect.
         clean: share of the pieces that are shown without any.
-        relit: share of the frames that are shown in another light: a line's light changes, and is no defect.
+        varied_light: share of the frames that are shown in another light: a line's light changes, and is no defect.
         learning_rate: the highest of the one-cycle schedule.
         seed: of everything random.
     """
@@ -49,7 +49,7 @@ class SegmenterSettings:
     defects: tuple[int, int] = (2, 4)
     on_defect: float = 0.6
     clean: float = 0.15
-    relit: float = 0.5
+    varied_light: float = 0.5
     learning_rate: float = 3e-3
     seed: int = 0
 
@@ -136,7 +136,7 @@ def draw_restorable_pieces(
         axes = MIRRORED[rng.integers(len(MIRRORED))]
         normal = np.flip(images[rng.integers(len(images))], axes)
         counts = None if inspected is None else np.flip(inspected, tuple(axis - 1 for axis in axes))
-        normal = relight(normal, rng) if rng.random() < settings.relit else np.ascontiguousarray(normal)
+        normal = vary_light(normal, rng) if rng.random() < settings.varied_light else np.ascontiguousarray(normal)
         defective, mask = _spoil(normal, settings, rng, counts)
         for _ in range(settings.pieces):
             place = _choose_place(mask, settings, rng)
@@ -148,7 +148,7 @@ def draw_restorable_pieces(
     return Pieces(np.stack(frames[:count]), np.stack(normals[:count]), np.stack(masks[:count]))
 
 
-def relight(image: Images, rng: np.random.Generator) -> Images:
+def vary_light(image: Images, rng: np.random.Generator) -> Images:
     """Return an image (C, H, W) in another light: somewhat brighter or darker, and not everywhere alike."""
     height, width = image.shape[1:]
     corners = rng.normal(0.0, UNEVEN, (3, 3)).astype(np.float32)

@@ -34,7 +34,7 @@ def measure(pixels: Pixels, inspected: Inspected) -> tuple[float, float]:
     return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
 
 
-def relight(pixels: Pixels, light: Light, inspected: Inspected) -> Pixels:
+def restore_light(pixels: Pixels, light: Light, inspected: Inspected) -> Pixels:
     """Return a frame (C, H, W) in [0, 1] as in the light of the normals; pixels not inspected have no say in it."""
     if light.kind is Lighting.LEVEL:
         mean, deviation = measure(pixels, inspected)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.core.lighting import relight
+from monitor.core.lighting import restore_light
 from monitor.core.preprocessing import prepare
 from monitor.core.registration import Registrar, features_of, rescaled
 from schemas.artifacts import InputSpec, Roi, View
@@ -168,7 +168,7 @@ class Viewer:
     def finish(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return resized pixels (C, H, W) in the normals' light, and painted where they are ignored."""
         if self.view.light:
-            pixels = relight(pixels, self.view.light, self.inspected)
+            pixels = restore_light(pixels, self.view.light, self.inspected)
         if self.view.ignored and self.arrays.ignored is not None:
             paint = np.array(self.view.ignored.paint, np.float32)[:, None, None]  # (C, 1, 1)
             pixels = np.where(self.arrays.ignored, paint, pixels)

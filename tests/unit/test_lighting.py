@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from monitor.core.lighting import measure, relight
+from monitor.core.lighting import measure, restore_light
 from schemas.artifacts import Light, Lighting
 from tests.unit.cells import cell
 
@@ -34,7 +34,7 @@ def test_level_undoes_any_gain_and_offset(gain: float, offset: float, *, colour:
     light = light_of(frame, Lighting.LEVEL)
     changed = (frame * gain + offset).astype(np.float32)
     assert changed.max() <= 1
-    np.testing.assert_allclose(relight(changed, light, None), frame, atol=1e-4)
+    np.testing.assert_allclose(restore_light(changed, light, None), frame, atol=1e-4)
 
 
 @given(st.floats(0.5, 1.2), st.floats(-0.4, 0.4), st.floats(-0.4, 0.4))
@@ -44,7 +44,9 @@ def test_flat_undoes_a_light_that_falls_off_across_the_frame(gain: float, across
     light = light_of(frame, Lighting.FLAT)
     rows, columns = np.indices(frame.shape[1:]) / np.array([64, 96])[:, None, None] - 0.5
     changed = (frame * gain * (1 + across * columns + down * rows)).clip(0, 1).astype(np.float32)
-    before, after = (np.abs(relight(each, light, None) - relight(frame, light, None)) for each in (changed, frame))
+    before, after = (
+        np.abs(restore_light(each, light, None) - restore_light(frame, light, None)) for each in (changed, frame)
+    )
     assert after.max() == 0
     assert before.mean() < 0.02
     assert before.mean() < 0.6 * np.abs(changed - frame).mean() + 0.005
@@ -53,7 +55,7 @@ def test_flat_undoes_a_light_that_falls_off_across_the_frame(gain: float, across
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_frame_in_the_normals_light_stays_in_it(kind: Lighting) -> None:
     frame = pixels()
-    there = relight(frame, light_of(frame, kind), None)
+    there = restore_light(frame, light_of(frame, kind), None)
     assert measure(there, None)[0] == pytest.approx(measure(frame, None)[0], rel=0.2)
     if kind is Lighting.LEVEL:
         np.testing.assert_allclose(there, frame, atol=1e-6)
@@ -70,7 +72,7 @@ def test_ignored_pixels_have_no_say(kind: Lighting, junk: NDArray[np.float32]) -
     inspected[10:40, 20:70] = False
     light = light_of(frame, kind)
     changed = np.where(inspected, frame, junk)
-    left, right = (relight(each, light, inspected)[:, inspected] for each in (frame, changed))
+    left, right = (restore_light(each, light, inspected)[:, inspected] for each in (frame, changed))
     np.testing.assert_array_equal(left, right)
     assert measure(changed, inspected) == measure(frame, inspected)
 
@@ -80,14 +82,14 @@ def test_a_frame_that_was_hardly_lit_is_not_made_up(kind: Lighting) -> None:
     frame = pixels()
     light = light_of(frame, kind)
     for dark in (np.zeros_like(frame), frame / 50):
-        there = relight(dark, light, None)
+        there = restore_light(dark, light, None)
         assert np.isfinite(there).all()
         assert measure(there, None)[1] < 0.5 * light.deviation
 
 
 def test_colours_stay_what_they_are() -> None:
     frame = pixels(colour=True)
-    there = relight(frame * np.float32(0.6), light_of(frame, Lighting.FLAT), None)
+    there = restore_light(frame * np.float32(0.6), light_of(frame, Lighting.FLAT), None)
     bright = frame.min(axis=0) > 0.2
     np.testing.assert_allclose((there[0] / there[2])[bright], (frame[0] / frame[2])[bright], rtol=1e-3)
 
@@ -100,7 +102,7 @@ def test_the_price_of_each_is_as_told() -> None:
 
     def seen(frame: NDArray[np.float32], light: Light) -> float:
         """Return what is left of the difference to the normal."""
-        there, known = relight(frame, light, None)[centre], relight(normal, light, None)[centre]
+        there, known = restore_light(frame, light, None)[centre], restore_light(normal, light, None)[centre]
         return float(np.abs(there - known).mean() / np.abs(frame - normal)[centre].mean())
 
     # A part wrong as a whole is seen by neither; a broad stain by 'level' alone.
@@ -112,5 +114,5 @@ def test_the_price_of_each_is_as_told() -> None:
     cv2.line(scratched[0], (20, 20), (70, 40), 0.0, 1)
     line = scratched[0] != normal[0]
     for light in (level, flat):
-        there, known = (relight(frame, light, None)[0][line] for frame in (scratched, normal))
+        there, known = (restore_light(frame, light, None)[0][line] for frame in (scratched, normal))
         assert there.mean() < 0.2 * known.mean()

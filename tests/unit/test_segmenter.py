@@ -22,7 +22,7 @@ from trainer.metrics import auroc
 from trainer.segmenting import SegmenterSettings, draw_pieces, segmentation_loss, train_segmenter
 from trainer.synthetic import paste_defect
 
-QUICK = SegmenterSettings(steps=6, batch=8, piece=32, relit=0.0)
+QUICK = SegmenterSettings(steps=6, batch=8, piece=32, varied_light=0.0)
 
 
 def test_on_frames_it_never_saw_it_tells_defective_pixels_from_sound_ones(trained: Trained, parts: Parts) -> None:
