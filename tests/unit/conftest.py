@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from monitor.core.inspector import Inspector, Model
+from schemas.artifacts import Lighting
 from tests.unit.small_model import Parts, simulate, train_on
+from tests.unit.views import ROI, draw_mask, frame, train
 from trainer.bank import entries_of
 from trainer.bundle import Trained, save_bundle
+from trainer.view_settings import ViewSettings
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +80,13 @@ def inspector(model: Model) -> Inspector:
 def colour_inspector(colour_model: Model) -> Inspector:
     """Inspects with the colour model."""
     return Inspector(colour_model)
+
+
+@pytest.fixture(scope="session")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Inspector, NDArray[np.bool_], Path]:
+    """A model that looks at a region and ignores a part of it: its inspector, what is ignored, and its bundle."""
+    place = tmp_path_factory.mktemp("masked")
+    path, white = draw_mask(place)
+    view = ViewSettings(roi=ROI, ignore=path, lighting=Lighting.LEVEL)
+    inspector, _ = train([frame(number) for number in range(30)], place, view)
+    return inspector, white, place / "bundle"
