@@ -104,7 +104,7 @@ def markdown_table(report: BenchmarkReport) -> str:
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" + "|---:" * (len(COLUMNS) - 1) + "|"]
     for row in report.results:
         cells = [
-            row.method,
+            f"{row.method} ({row.backbone})" if row.backbone else row.method,
             *map(_interval, (row.dice, row.label_free, row.dice_small, row.label_free_small)),
             *map(_number, (row.pixel_auroc, row.aupro, row.image_auroc)),
             f"{row.milliseconds:.1f}",

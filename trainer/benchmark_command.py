@@ -34,6 +34,9 @@ def benchmark(
     methods: Annotated[
         str, typer.Option(help="Which, separated by commas; MODULE:NAME for one registered by your own module.")
     ] = DEFAULT_METHODS,
+    backbone: Annotated[
+        str, typer.Option(help="What PatchCore and PaDiM look through: efficientnet-lite0, or timm:MODEL with timm.")
+    ] = "efficientnet-lite0",
     size: SizeOption = "auto",
     colour: ColourOption = Colour.AUTO,
     roi: RoiOption = None,
@@ -63,7 +66,7 @@ def benchmark(
     from trainer.protocol import ProtocolSettings  # noqa: PLC0415
     from trainer.view_settings import ViewSettings  # noqa: PLC0415
 
-    chosen = [make_method(name.strip()) for name in methods.split(",") if name.strip()]
+    chosen = [make_method(name.strip(), backbone) for name in methods.split(",") if name.strip()]
     view = ViewSettings(roi, ignore, register, max_shift, max_rotation, lighting)
     settings = ProtocolSettings(size=size, colour=colour.value, seed=seed, limit=limit, view=view)
     with ProgressReporter() as reporter:

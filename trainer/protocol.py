@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import TrainingError
-from trainer.baselines.base import VALIDATION_SHARE, Images, Method, Scores, Selective, SelfCalibrating
+from trainer.baselines.base import VALIDATION_SHARE, Images, Method, Pretrained, Scores, Selective, SelfCalibrating
 from trainer.dataset import Split, load_dataset, split
 from trainer.metrics import Estimate, Maps, Masks, aupro, auroc, dice, estimate, pixel_auroc
 from trainer.synthetic import PLAIN
@@ -75,6 +75,7 @@ class MethodResult:
         milliseconds: per frame, scored in small batches.
         fit_seconds: of learning; its own calibration included, where a method has one.
         size_bytes: of model and bank.
+        backbone: the pretrained network that it looks through; None: it needs none.
         rule: the label-free threshold and minimum area.
     """
 
@@ -90,6 +91,7 @@ class MethodResult:
     fit_seconds: float
     size_bytes: int
     rule: MaskRule
+    backbone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ def measure(method: Method, material: Material, settings: ProtocolSettings, stag
         fit_seconds=fit_seconds,
         size_bytes=method.size_bytes(),
         rule=rule,
+        backbone=method.backbone.name if isinstance(method, Pretrained) else None,
     )
     return Measured(result, scores.maps)
 

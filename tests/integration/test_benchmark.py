@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import cv2
@@ -18,6 +20,8 @@ from monitor.core.decomposition import decompose, objective
 from monitor.core.inspector import Inspector
 from monitor.core.view import Viewer
 from schemas.errors import ConfigurationError, TrainingError
+from tests.unit.backbone_fakes import fake_timm
+from trainer.baselines.backbone import DEFAULT
 from trainer.baselines.base import Images, Method, Progress, Scores, register, top_mean
 from trainer.baselines.paedid import Pae, Paedid
 from trainer.baselines.paedid_paper import PaperPaedid, PaperSettings, decompose_by_adam
@@ -180,6 +184,30 @@ def test_the_command_takes_methods_by_name(data: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "| distance-to-median |" in result.output
     assert (tmp_path / "benchmark.jpg").is_file()
+
+
+def test_the_backbone_is_chosen_and_each_row_tells_which_it_looked_through(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", fake_timm())
+    register("distance-to-median", DistanceToMedian)
+    app = typer.Typer()
+    app.command()(benchmark)
+    options = ["--data", data, "--out", tmp_path, "--methods", "patchcore,padim,distance-to-median", "--size", "64"]
+
+    result = CliRunner().invoke(app, [*map(str, options), "--limit", "4", "--backbone", "timm:tiny"])
+
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "benchmark.json").read_text())["results"]
+    told = [(row["method"], row["backbone"]) for row in rows]
+    assert told == [("patchcore", "timm:tiny"), ("padim", "timm:tiny"), ("distance-to-median", None)]
+    table = (tmp_path / "benchmark.md").read_text()
+    for cell in ("patchcore (timm:tiny)", "padim (timm:tiny)", "distance-to-median"):
+        assert f"| {cell} |" in table
+
+
+def test_without_a_choice_the_backbone_is_the_one_of_the_extra() -> None:
+    assert signature(benchmark).parameters["backbone"].default == DEFAULT
 
 
 def test_adam_comes_near_the_minimum_that_our_solver_finds() -> None:

@@ -106,6 +106,14 @@ MISTAKES: list[tuple[str, Arguments]] = [
     ("--bank-images", lambda photos, tmp: ["train", photos, "--out", tmp / "bundle", "--bank-images", "1"]),
     ("--polarity", lambda photos, tmp: ["train", photos, "--out", tmp / "bundle", "--polarity", "grey"]),
     ("--colour", lambda photos, tmp: ["benchmark", "--data", photos, "--out", tmp / "out", "--colour", "blue"]),
+    (
+        "--backbone = 'resnet18'",
+        lambda photos, tmp: ["benchmark", "--data", photos, "--out", tmp / "out", "--backbone", "resnet18"],
+    ),
+    (  # Without timm it is this that is told, with it that there is no such network.
+        "the backbone timm:no-such-network",
+        lambda photos, tmp: ["benchmark", "--data", photos, "--out", tmp / "out", "--backbone", "timm:no-such-network"],
+    ),
     ("--size = '100'", lambda photos, tmp: ["train", photos, "--out", tmp / "bundle", "--size", "100"]),
     ("--out", lambda photos, _: ["train", photos]),
     ("no manifest.json", lambda _, tmp: ["show", tmp]),

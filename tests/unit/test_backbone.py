@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from schemas.errors import TrainingError
+from schemas.errors import ConfigurationError, TrainingError
+from tests.unit.backbone_fakes import PooledPixels, fake_timm
 from trainer.baselines import efficientnet_lite
 from trainer.baselines.backbone import in_batches, load_backbone, to_pixels
 
@@ -80,8 +81,23 @@ def test_missing_timm_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch)
         load_backbone("timm:resnet18")
 
 
+def test_timms_maps_are_those_at_a_quarter_an_eighth_and_a_sixteenth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", fake_timm())
+    frames = torch.rand(2, 1, 32, 64)
+    maps = load_backbone("timm:tiny").features(frames)
+    expected = PooledPixels().features((frames.expand(-1, 3, -1, -1) - 0.5) / 0.25)
+    assert list(maps) == [4, 8, 16]
+    assert all(torch.equal(maps[stride], expected[stride]) for stride in maps)
+
+
+def test_a_network_that_timm_does_not_know_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", fake_timm())
+    with pytest.raises(TrainingError, match="timm:huge cannot be loaded: Unknown model"):
+        load_backbone("timm:huge")
+
+
 def test_an_unknown_backbone_is_an_error_that_names_those_there_are() -> None:
-    with pytest.raises(TrainingError, match="efficientnet-lite0 and timm:<model>"):
+    with pytest.raises(ConfigurationError, match=r"--backbone = 'resnet18': .*efficientnet-lite0 or timm:<model>"):
         load_backbone("resnet18")
 
 

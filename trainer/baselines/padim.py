@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.baselines.backbone import SIDE, STRIDES, Backbone, in_batches, load_backbone, to_pixels
-from trainer.baselines.base import Images, Progress, Scores, register
+from trainer.baselines.backbone import SIDE, STRIDES, Backbone, in_batches, to_pixels
+from trainer.baselines.base import Images, OnBackbone, Progress, Scores, register
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Padim:
     name = "padim"
 
     def __init__(self, backbone: Backbone, settings: PadimSettings | None = None) -> None:
-        self._backbone = backbone
+        self.backbone = backbone
         self._settings = settings or PadimSettings()
         self._kept = torch.empty(0, dtype=torch.long)
         self._mean = torch.empty(0)  # (h·w, d)
@@ -87,7 +87,7 @@ class Padim:
 
     def _embed(self, frames: Tensor) -> Tensor:
         """Return (B, h, w, d) on the finest map's grid: each cell with those of the coarser maps that cover it."""
-        maps = self._backbone.features(frames)
+        maps = self.backbone.features(frames)
         grid = maps[STRIDES[0]].shape[2:]
         aligned = torch.cat([functional.interpolate(maps[stride], grid, mode="nearest") for stride in STRIDES], dim=1)
         if len(self._kept):
@@ -97,7 +97,7 @@ class Padim:
     def size_bytes(self) -> int:
         """Return the bytes of network, means and covariances (symmetric: counted once)."""
         cells, channels = self._mean.shape if self._mean.ndim > 1 else (0, 0)
-        return self._backbone.size_bytes() + 4 * cells * (channels + channels * (channels + 1) // 2)
+        return self.backbone.size_bytes() + 4 * cells * (channels + channels * (channels + 1) // 2)
 
 
 def _whitening(covariances: Tensor) -> Tensor:
@@ -112,4 +112,4 @@ def _whitening(covariances: Tensor) -> Tensor:
     )
 
 
-register("padim", lambda: Padim(load_backbone()))
+register("padim", OnBackbone(Padim))

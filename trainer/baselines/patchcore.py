@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.baselines.backbone import SIDE, Backbone, in_batches, load_backbone, to_pixels
-from trainer.baselines.base import Images, Progress, Scores, register
+from trainer.baselines.backbone import SIDE, Backbone, in_batches, to_pixels
+from trainer.baselines.base import Images, OnBackbone, Progress, Scores, register
 from trainer.baselines.coreset import greedy_coreset, project
 
 
@@ -45,7 +45,7 @@ class PatchCore:
     name = "patchcore"
 
     def __init__(self, backbone: Backbone, settings: PatchCoreSettings | None = None) -> None:
-        self._backbone = backbone
+        self.backbone = backbone
         self._settings = settings or PatchCoreSettings()
         self._bank = torch.empty(0)
 
@@ -82,7 +82,7 @@ class PatchCore:
         The adaptive average over a neighbourhood's 3x3 vectors, one value per channel, is 3x3 average pooling; the
         coarser map is brought to the finer one's size.
         """
-        features = self._backbone.features(frames)
+        features = self.backbone.features(frames)
         fine, coarse = (functional.avg_pool2d(features[stride], 3, 1, 1) for stride in self._settings.strides)
         coarse = functional.interpolate(coarse, fine.shape[2:], mode="bilinear", align_corners=False)
         return torch.cat([fine, coarse], dim=1).permute(0, 2, 3, 1).contiguous()
@@ -101,7 +101,7 @@ class PatchCore:
 
     def size_bytes(self) -> int:
         """Return the bytes of network and coreset."""
-        return self._backbone.size_bytes() + self._bank.numel() * self._bank.element_size()
+        return self.backbone.size_bytes() + self._bank.numel() * self._bank.element_size()
 
 
 def _exact_distances(point: Tensor, others: Tensor) -> Tensor:
@@ -110,4 +110,4 @@ def _exact_distances(point: Tensor, others: Tensor) -> Tensor:
     return distances
 
 
-register("patchcore", lambda: PatchCore(load_backbone()))
+register("patchcore", OnBackbone(PatchCore))
