@@ -35,8 +35,6 @@ hypothesis.settings.load_profile("paedid")
 def pytest_configure(config: pytest.Config) -> None:
     # kafka-python's import, on Python 3.11 and 3.12.
     config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
-    # kafka-python leaves sockets that never got a connection (so on 0.0.0.0) to the garbage collector.
-    config.addinivalue_line("filterwarnings", r"ignore:unclosed <socket.*laddr=\('0\.0\.0\.0':ResourceWarning")
 
 
 @pytest.fixture(scope="session")

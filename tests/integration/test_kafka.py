@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
+import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
@@ -300,6 +302,24 @@ def test_after_a_restart_that_lost_everything_frames_arrive_under_another_topic_
     assert [r.position.offset for r in after] == [0, 1, 2, 3, 4]
     assert len({r.position.topic_id for r in before}) == len({r.position.topic_id for r in after}) == 1
     assert before[0].position.topic_id != after[0].position.topic_id
+
+
+def test_an_outage_leaves_no_socket_open(embedded_broker: TansuBroker) -> None:
+    settings = KafkaSettings(bootstrap_servers=embedded_broker.address)
+    ensure_topics(settings, LIMITS)
+    process = psutil.Process()
+    with closing(KafkaSource(settings, LIMITS)) as source, closing(KafkaPublisher(settings)):
+        wait_for(source._consumer.assignment, source)
+        open_before = process.num_fds()
+        embedded_broker.kill()
+        gc.disable()  # it would close some of them, some time
+        try:
+            deadline = time.monotonic() + 3
+            while time.monotonic() < deadline:
+                source.poll(0.3, 1)
+            assert process.num_fds() <= open_before
+        finally:
+            gc.enable()
 
 
 def test_offsets_that_go_back_wait_until_the_broker_has_told_whose_they_are(
