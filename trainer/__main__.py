@@ -132,6 +132,12 @@ def describe(manifest: Manifest, place: Path) -> None:
     )
     for line in tell_view(manifest):
         console.print(f"  {line}")
+    left_out = manifest.training.get("not_in_bank", 0)
+    if left_out:
+        console.print(
+            f"  [yellow]{left_out} more normals were left out of the bank[/], which at this size would take too much "
+            "memory with them; with a smaller --size it holds more"
+        )
     if manifest.prior != "bank":
         console.print(f"  prior: {manifest.prior}")
     console.print(

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from monitor.core.networks import Networks
 from schemas.artifacts import DataSummary, Manifest
-from trainer.bank import bank_normals
+from trainer.bank import affordable, bank_normals
 from trainer.bundle import Trained, check_target, save_bundle
 from trainer.calibrate import CalibrationSettings, calibrate
 from trainer.dataset import load_dataset, split
@@ -83,7 +83,8 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
         lambda n, m, loss: reporter.stage("learning prior", n, m, f"loss {loss:.4f}"),
     )
     networks = Networks(autoencoder, segmenter, train_prior(settings.prior, lesson))
-    normals = bank_normals(parts.train, settings.bank_images, flips, settings.training.seed)
+    kept = affordable(autoencoder.architecture, settings.bank_images)
+    normals = bank_normals(parts.train, kept, flips, settings.training.seed)
     calibrated = calibrate(
         networks,
         normals,
@@ -102,6 +103,9 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
     training: dict[str, float | int | str] = {k: str(v) for k, v in asdict(settings.training).items()}
     training["segmenter_steps"] = settings.segmenter.steps
     training |= asdict(report) | {"mirrorings": len(flips), "seconds": round(monotonic() - started, 1)}
+    left_out = min(settings.bank_images, len(parts.train) * len(flips)) - len(normals)
+    if left_out:
+        training["not_in_bank"] = left_out
     if settings.view.register:
         training["unregistered"] = dataset.unregistered
     viewer = dataset.viewer
