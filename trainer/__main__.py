@@ -79,7 +79,9 @@ def train(
     validation_share: Annotated[
         float, typer.Option(min=0.05, max=0.5, help="Share of the images kept for choosing thresholds.")
     ] = 0.25,
-    bank_images: Annotated[int, typer.Option(min=2, help="Normals in the memory bank, at most.")] = 1000,
+    bank_images: Annotated[
+        int, typer.Option(min=2, help="Normals in the memory bank, at most; of large frames fewer fit.")
+    ] = 1000,
     seed: Annotated[int, typer.Option(help="Of everything random: the same seed gives the same bundle.")] = 0,
 ) -> None:
     """Train on normal images, build the memory bank, choose the thresholds, and save it all as one bundle.
