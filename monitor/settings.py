@@ -140,7 +140,8 @@ class ModelSettings(_Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """auto (the first GPU, or else the CPU), cpu, cuda or cuda:N."""
     online_slots: Annotated[int, Field(ge=1, le=100_000)] = 256
-    """How many confirmed normals a bank holds beside the pinned ones of training."""
+    """How many confirmed normals a bank holds beside the pinned ones of training. Each takes memory in every worker,
+    with the default network 5 bytes for each of its pixels: 80 kB at 128x128, 20 MB at 2048x2048."""
 
 
 class BatchSettings(_Section):

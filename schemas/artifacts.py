@@ -134,17 +134,20 @@ class Architecture(_Frozen):
         return self
 
     @property
+    def cell(self) -> int:
+        """The side, in pixels of the frame, of what one location of the feature map stands for."""
+        return 1 << len(self.widths)
+
+    @property
     def entry_shape(self) -> tuple[int, int, int]:
         """(P1, P2, P3 + R): what the bank keeps of a normal, its features and, at half the resolution, its residual."""
         p1, p2, p3 = self.latent_shape
-        cell = 2 ** len(self.widths)
-        return p1, p2, p3 + max(1, cell // 2) ** 2
+        return p1, p2, p3 + max(1, self.cell // 2) ** 2
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(P1, P2, P3): the feature map's height, width and depth."""
-        step = 2 ** len(self.widths)
-        return self.input.height // step, self.input.width // step, self.widths[-1]
+        return self.input.height // self.cell, self.input.width // self.cell, self.widths[-1]
 
 
 class VerdictCalibration(_Frozen):

@@ -71,7 +71,9 @@ def train(
     validation_share: Annotated[
         float, typer.Option(min=0.05, max=0.5, help="Share of the images kept for choosing thresholds.")
     ] = 0.25,
-    bank_images: Annotated[int, typer.Option(min=2, help="Normals in the memory bank, at most.")] = 1000,
+    bank_images: Annotated[
+        int, typer.Option(min=2, help="Normals in the memory bank, at most; of large frames fewer fit.")
+    ] = 1000,
     seed: SeedOption = 0,
 ) -> None:
     """Train on normal images, build the memory bank, choose the thresholds, and save it all as one bundle.
@@ -124,6 +126,12 @@ def describe(manifest: Manifest, place: Path) -> None:
     )
     for line in tell_view(manifest):
         console.print(f"  {line}")
+    left_out = manifest.training.get("not_in_bank", 0)
+    if left_out:
+        console.print(
+            f"  [yellow]{left_out} more normals were left out of the bank[/], which at this size would take too much "
+            "memory with them; with a smaller --size it holds more"
+        )
     if manifest.prior != "bank":
         console.print(f"  prior: {manifest.prior}")
     console.print(

@@ -56,6 +56,9 @@ def build(data: Path, out: Path, settings: BuildSettings, reporter: Reporter) ->
     training: dict[str, float | int | str] = {k: str(v) for k, v in asdict(settings.training).items()}
     training["segmenter_steps"] = settings.segmenter.steps
     training |= asdict(made.report) | {"mirrorings": len(made.flips), "seconds": round(monotonic() - started, 1)}
+    left_out = min(settings.bank_images, len(parts.train) * len(made.flips)) - made.bank_images
+    if left_out:
+        training["not_in_bank"] = left_out
     if settings.view.register:
         training["unregistered"] = dataset.unregistered
     return save_bundle(

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monitor.core.calibration import verdict_threshold
-from monitor.core.inspector import excess_of, explain
 from monitor.core.memory_bank import MemoryBank
 from monitor.core.networks import Networks
 from monitor.core.scoring import Normality, image_score, smooth, weigh
 from schemas.artifacts import PAPER_PIXELS, Calibration, Polarity, VerdictCalibration
-from trainer.bank import build_bank
+from trainer.bank import build_bank, excess_and_suspicion
 from trainer.metrics import auroc, mean_dice
 from trainer.report_data import CalibrationReport, Candidate, collect_report
 from trainer.synthetic import PLAIN
@@ -186,19 +185,21 @@ def _gather(
 ) -> Iterator[_Evidence]:
     """Inspect all frames with one (α, λ); yield the evidence for each smoothing."""
     bank = build_bank(networks, normals, draft, settings.polarity)
-    clean, defective = (explain(networks, frames, bank, draft) for frames in (material.normals, material.defective))
-    known, found = (excess_of(steps, settings.polarity) for steps in (clean, defective))
+    (known, clean), (found, defective) = (
+        excess_and_suspicion(networks, frames, bank, draft, settings.polarity)
+        for frames in (material.normals, material.defective)
+    )
     # A frame's own residual must not excuse it, so each half is held against the other half's spread.
     half = torch.arange(len(known)) % 2
     for smoothing in settings.smoothings:
         smoothed = smooth(known, smoothing)
         halves = [Normality.fit(smoothed[half != part], material.inspected) for part in (0, 1)]
         spreads = torch.stack([each.spread for each in halves])  # (2, H, W)
-        anomaly = weigh(smooth(found, smoothing) / spreads[half[material.origin]], defective.suspicion)
+        anomaly = weigh(smooth(found, smoothing) / spreads[half[material.origin]], defective)
         level, dice = _best_level(anomaly.numpy(), material.truth)
         yield _Evidence(
             draft=replace(draft, smoothing=smoothing),
-            clean=weigh(smoothed / spreads[half], clean.suspicion),
+            clean=weigh(smoothed / spreads[half], clean),
             defective=anomaly,
             normality=Normality.fit(smoothed, material.inspected),
             bank=bank,

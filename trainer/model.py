@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from monitor.core.networks import Networks
 from schemas.artifacts import InputSpec
-from trainer.bank import bank_normals
+from trainer.bank import affordable, bank_normals
 from trainer.calibrate import Calibrated, CalibrationSettings, calibrate
 from trainer.dataset import Split
 from trainer.priors import Lesson, train_prior
@@ -109,7 +109,8 @@ def make_model(
         lambda n, m, loss: tell("learning prior", n, m, f"loss {loss:.4f}"),
     )
     networks = Networks(autoencoder, segmenter, train_prior(settings.prior, lesson))
-    normals = bank_normals(parts.train, settings.bank_images, flips, seed)
+    kept = affordable(autoencoder.architecture, settings.bank_images)
+    normals = bank_normals(parts.train, kept, flips, seed)
     calibrated = calibrate(
         networks,
         normals,

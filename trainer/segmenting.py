@@ -14,6 +14,7 @@ from torch.nn import functional
 from monitor.core.segmenter import Segmenter
 from schemas.artifacts import Architecture
 from schemas.errors import TrainingError
+from trainer.crops import choose_crop
 from trainer.descent import Progress, descend
 from trainer.visible_defects import paste_visible_defect
 
@@ -33,7 +34,7 @@ class SegmenterSettings:
         steps: gradient steps.
         batch: pieces per step.
         piece: the side of a piece, in pixels: small ones show more frames, and more defects, in the same time.
-        pieces: taken from one defective frame.
+        pieces: taken from one defective frame, or crop of a large one.
         defects: pasted into a frame, at least and at most.
         on_defect: share of the pieces that lie on a defect.
         clean: share of the pieces that are shown without any.
@@ -136,6 +137,8 @@ def draw_restorable_pieces(
         axes = MIRRORED[rng.integers(len(MIRRORED))]
         normal = np.flip(images[rng.integers(len(images))], axes)
         counts = None if inspected is None else np.flip(inspected, tuple(axis - 1 for axis in axes))
+        rows, columns = choose_crop(normal.shape[1:], rng, inspected=counts)
+        normal, counts = normal[:, rows, columns], None if counts is None else counts[rows, columns]
         normal = vary_light(normal, rng) if rng.random() < settings.varied_light else np.ascontiguousarray(normal)
         defective, mask = _spoil(normal, settings, rng, counts)
         for _ in range(settings.pieces):

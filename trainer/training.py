@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monitor.core.autoencoder import PatchAutoencoder
+from monitor.core.tiles import tiled
 from schemas.artifacts import Architecture, InputSpec
 from schemas.errors import TrainingError
+from trainer.crops import choose_crop
 from trainer.descent import Progress, descend
 from trainer.symmetry import Flips
 from trainer.synthetic import paste_defect
@@ -88,7 +90,8 @@ def check_not_collapsed(
     Raises:
         TrainingError: it is no better, and worse than a camera's noise: the network is dead.
     """
-    rebuilt = np.concatenate([autoencoder(torch.from_numpy(image[None])).numpy() for image in validation])
+    rebuild = tiled(autoencoder, autoencoder.rebuilding)
+    rebuilt = np.concatenate([rebuild(torch.from_numpy(image[None])).numpy() for image in validation])
     mse = float(np.mean((rebuilt - validation) ** 2))
     mse_of_mean = float(np.mean((images.mean(axis=0) - validation) ** 2))
     if not np.isfinite(mse) or (mse > COLLAPSED * mse_of_mean and mse > NOISE_FLOOR**2):
@@ -114,10 +117,14 @@ def _start_at_mean(autoencoder: PatchAutoencoder, images: NDArray[np.float32]) -
 def _draw_batch(
     images: NDArray[np.float32], flips: Flips, settings: TrainingSettings, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return (inputs, targets), each (B, C, H, W): normals under random mirrorings, some inputs with a defect."""
+    """Return (inputs, targets), each (B, C, h, w): normals under random mirrorings, some inputs with a defect.
+
+    Of large frames, a crop each.
+    """
     inputs, targets = [], []
     for index in rng.integers(len(images), size=settings.batch):
-        clean = np.ascontiguousarray(np.flip(images[index], flips[rng.integers(len(flips))]))
+        whole = np.flip(images[index], flips[rng.integers(len(flips))])
+        clean = np.ascontiguousarray(whole[:, *choose_crop(whole.shape[1:], rng, 1 << len(settings.widths))])
         targets.append(clean)
         inputs.append(paste_defect(clean, rng).image if rng.random() < settings.corrupted else clean)
     stacked = (torch.from_numpy(np.stack(part)) for part in (inputs, targets))

@@ -6,6 +6,7 @@ import hashlib
 
 from torch import Tensor, nn
 
+from monitor.core.tiles import Reach, seen_beyond
 from schemas.artifacts import Architecture
 
 
@@ -29,6 +30,23 @@ class PatchAutoencoder(nn.Module):
             up += [nn.Upsample(scale_factor=2, mode="nearest"), *_block(inner, outer)]
         self.encoder = nn.Sequential(*down)
         self.decoder = nn.Sequential(*up, nn.Conv2d(widths[0], channels, 3, padding=1))
+
+    @property
+    def encoding(self) -> Reach:
+        """How far E sees."""
+        cell = self.architecture.cell
+        return Reach.of(seen_beyond(self.encoder), cell, leaving=cell)
+
+    @property
+    def decoding(self) -> Reach:
+        """How far D sees."""
+        cell = self.architecture.cell
+        return Reach.of(cell * seen_beyond(self.decoder), cell, entering=cell)
+
+    @property
+    def rebuilding(self) -> Reach:
+        """How far D after E sees."""
+        return Reach(self.architecture.cell, self.encoding.halo + self.decoding.halo)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Return M = E(X): (B, C, H, W) in [0, 1] to (B, P3, P1, P2)."""

@@ -11,6 +11,8 @@ from torch.nn import functional
 FINE, MIDDLING = 5, 17
 GAINS = 15.0, 8.0
 BANDS = 3
+# How far beyond a pixel its bands see.
+BEYOND = MIDDLING // 2
 
 
 def bands(frames: Tensor) -> Tensor:

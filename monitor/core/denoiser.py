@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from monitor.core.bands import BANDS, bands
+from monitor.core.bands import BANDS, BEYOND, bands
 from monitor.core.folding import for_inference
 from monitor.core.prior import Prior, Seen
+from monitor.core.tiles import Reach, per_tile
 from monitor.core.unet import UNet
 from schemas.artifacts import Architecture
 
@@ -36,6 +37,11 @@ class DenoisingPrior(Prior):
             head.bias.zero_()
             head.bias[channels] = -1.0
 
+    @property
+    def seeing(self) -> Reach:
+        """How far it sees."""
+        return self.network.reach(BEYOND)
+
     def forward(self, frames: Tensor) -> Tensor:
         """Return X - R(X), (B, C, H, W), not clamped: what is learnt from must say which way it errs."""
         planes = self.network.planes(bands(frames)).contiguous()
@@ -44,8 +50,7 @@ class DenoisingPrior(Prior):
 
     def imagine(self, seen: Seen) -> Tensor:
         """Return the frames less their defects; the bank is not asked."""
-        restored: Tensor = self(seen.frames)
-        return restored.clamp(0.0, 1.0)
+        return per_tile(self, seen.frames, self.seeing).clamp(0.0, 1.0)
 
     def for_inference(self) -> DenoisingPrior:
         """Return a copy with its normalisation folded away."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from monitor.core.decomposition import decompose
 from monitor.core.memory_bank import MemoryBank, Retrieval
 from monitor.core.networks import Networks
-from monitor.core.per_frame import per_frame
+from monitor.core.per_frame import few_at_once, per_frame
 from monitor.core.prior import Seen, imagine
 from monitor.core.regions import threshold
 from monitor.core.scoring import (
@@ -27,6 +27,7 @@ from monitor.core.scoring import (
     smooth,
     weigh,
 )
+from monitor.core.tiles import tiled
 from monitor.core.view import Prepared, ViewArrays, Viewer
 from schemas.artifacts import Architecture, Calibration, Manifest, Polarity
 
@@ -142,9 +143,12 @@ class Inspector:
     @torch.inference_mode()
     def inspect(self, frames: NDArray[np.float32], bank: MemoryBank) -> list[Inspection]:
         """Inspect frames (B, C, H, W) in [0, 1] against a bank. A frame's result does not depend on its batch."""
-        calibration = self.manifest.calibration
         batch = self._to_device(frames)
-        steps = explain(self._networks, batch, bank, calibration)
+        return [found for few in few_at_once(batch) for found in self._inspect_together(batch[few], bank)]
+
+    def _inspect_together(self, frames: Tensor, bank: MemoryBank) -> list[Inspection]:
+        calibration = self.manifest.calibration
+        steps = explain(self._networks, frames, bank, calibration)
         anomaly = anomaly_map(steps, self._normality, calibration)
         scores = image_score(anomaly, calibration.score_pixels).cpu().numpy()
         maps = [tensor.cpu().numpy() for tensor in (anomaly, steps.prior, steps.background, steps.residual)]
@@ -196,12 +200,13 @@ def explain(
 
     ``exclude``: (B,) a slot that each frame must not find, its own.
     """
-    features = per_frame(networks.autoencoder.encode, frames)  # M
+    autoencoder, segmenter = networks.autoencoder, networks.segmenter
+    features = per_frame(tiled(autoencoder.encode, autoencoder.encoding), frames)  # M
     retrieval = bank.query(features, exclude)  # s, M'
-    decode = partial(per_frame, networks.autoencoder.decode)  # D
+    decode = partial(per_frame, tiled(autoencoder.decode, autoencoder.decoding))  # D
     prior = imagine(networks.prior, Seen(frames, features, retrieval, method.alpha, decode))  # X̂
     parts = decompose(frames, prior, method.lam, method.solver_steps)  # L, S
-    suspicion = per_frame(networks.segmenter, frames)
+    suspicion = per_frame(tiled(segmenter, segmenter.seeing), frames)
     return Explanation(features, retrieval, prior, parts.background, parts.residual, suspicion)
 
 

@@ -32,6 +32,12 @@ class Retrieval:
     known: Tensor
 
 
+def slot_bytes(shape: tuple[int, int, int], residual: int) -> int:
+    """Return what a slot takes in memory: features, the same as units, and residual (``MemoryBank``), in float32."""
+    p1, p2, depth = shape
+    return 4 * p1 * p2 * (depth + depth - residual)
+
+
 class MemoryBank:
     """N slots; a slot holds one normal frame's entry: its feature map and the residual it left. One owner, no lock.
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monitor.core.bands import BANDS, bands
+from monitor.core.bands import BANDS, BEYOND, bands
+from monitor.core.tiles import Reach
 from monitor.core.unet import UNet
 
 
@@ -20,6 +21,11 @@ class Segmenter(UNet):
 
     def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
         super().__init__(BANDS * channels, 1, widths)
+
+    @property
+    def seeing(self) -> Reach:
+        """How far it sees."""
+        return self.reach(BEYOND)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Return the log-odds (B, H, W) of frames (B, C, H, W), each side a multiple of 2^(stages - 1)."""

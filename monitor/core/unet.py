@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from monitor.core.tiles import Reach, seen_beyond
 
 
 class UNet(nn.Module):
@@ -28,6 +31,15 @@ class UNet(nn.Module):
         rising = widths[::-1]
         self.up = nn.ModuleList(_stage(inner + outer, outer) for inner, outer in pairwise(rising))
         self.head = nn.Conv2d(widths[0], outputs, 1)
+
+    def reach(self, beyond: int) -> Reach:
+        """Return how far it sees, where each of its maps' pixels sees ``beyond`` pixels of the frame on each side."""
+        deepest = 0
+        for stage in reversed(self.up):
+            deepest = math.ceil(seen_beyond(stage, deepest) / 2)
+        for depth, stage in reversed(list(enumerate(self.down))):
+            deepest = seen_beyond(stage, deepest) * (2 if depth else 1)
+        return Reach.of(deepest + beyond, 2 ** (len(self.down) - 1))
 
     def planes(self, maps: Tensor) -> Tensor:
         """Return (B, outputs, H, W) of maps (B, inputs, H, W), each side a multiple of 2^(stages - 1)."""

@@ -18,8 +18,9 @@ from monitor.core.networks import Networks
 from monitor.core.per_frame import per_frame
 from monitor.core.prior import restrict
 from monitor.core.scoring import image_score
+from monitor.core.tiles import tiled
 from schemas.artifacts import InputSpec
-from trainer.bank import bank_normals, entries_of
+from trainer.bank import affordable, bank_normals, entries_of
 from trainer.baselines.base import VALIDATION_SHARE, Images, Layers, Progress, Scores, register, top_mean
 from trainer.calibrate import Calibrated
 from trainer.dataset import Split, split
@@ -119,7 +120,8 @@ class Pae:
         flips = find_flips(parts.train, parts.validation)
         autoencoder = train_autoencoder(parts, flips, replace(self._training, seed=seed), progress)
         self._autoencoder = for_inference(autoencoder)
-        self._bank = feature_bank(self._autoencoder, bank_normals(parts.train, self._bank_images, flips, seed))
+        count = affordable(autoencoder.architecture, self._bank_images)
+        self._bank = feature_bank(self._autoencoder, bank_normals(parts.train, count, flips, seed))
 
     @torch.inference_mode()
     def score(self, images: Images) -> Scores:
@@ -161,8 +163,9 @@ def train_autoencoder(
 def feature_bank(autoencoder: PatchAutoencoder, normals: Images) -> MemoryBank:
     """Return a bank of the features of normals (N, C, H, W), and nothing but them."""
     bank = MemoryBank(autoencoder.architecture.latent_shape, len(normals))
+    encode = tiled(autoencoder.encode, autoencoder.encoding)
     for slot, normal in enumerate(normals):
-        features = autoencoder.encode(torch.from_numpy(normal[None]))[0].permute(1, 2, 0)  # (P1, P2, P3)
+        features = encode(torch.from_numpy(normal[None]))[0].permute(1, 2, 0)  # (P1, P2, P3)
         bank.put(slot, features.numpy().astype(np.float16))
     return bank
 
@@ -170,8 +173,8 @@ def feature_bank(autoencoder: PatchAutoencoder, normals: Images) -> MemoryBank:
 @torch.no_grad()
 def prior_of(autoencoder: PatchAutoencoder, bank: MemoryBank, frames: Tensor, alpha: float) -> Tensor:
     """Return X̂ = D(M'') of frames (B, C, H, W)."""
-    features = per_frame(autoencoder.encode, frames)
-    return per_frame(autoencoder.decode, restrict(features, bank.query(features), alpha))
+    features = per_frame(tiled(autoencoder.encode, autoencoder.encoding), frames)
+    return per_frame(tiled(autoencoder.decode, autoencoder.decoding), restrict(features, bank.query(features), alpha))
 
 
 def parameter_bytes(network: nn.Module) -> int:
