@@ -7,9 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, TypeAlias
@@ -115,6 +116,8 @@ class Line:
         self.config = directory / "monitor.yaml"
         self.config.write_text(yaml.safe_dump(sections), encoding="utf-8")
         self._engine = create_engine(self.settings.database.url.get_secret_value())
+        self._closing = ExitStack()
+        self._closing.callback(self._engine.dispose)
 
     def prepare(self) -> None:
         """Make the topics and the tables."""
@@ -135,13 +138,18 @@ class Line:
 
     def send(self, messages: Iterable[Message]) -> int:
         """Send messages and wait until the broker has them."""
-        with KafkaProducer(bootstrap_servers=self.kafka.bootstrap_servers) as producer:
-            futures = [
-                producer.send(self.kafka.frames_topic, m.value, key=m.key, headers=list(m.headers)) for m in messages
-            ]
-            for future in futures:
-                future.get(timeout=20)
+        producer = self._producer
+        futures = [
+            producer.send(self.kafka.frames_topic, m.value, key=m.key, headers=list(m.headers)) for m in messages
+        ]
+        for future in futures:
+            future.get(timeout=20)
         return len(futures)
+
+    @cached_property
+    def _producer(self) -> KafkaProducer:
+        """Made once: a connection for each frame would cost more than the frame."""
+        return self._closing.enter_context(KafkaProducer(bootstrap_servers=self.kafka.bootstrap_servers))
 
     def query(self, sql: str, **parameters: object) -> list[Any]:
         """Return the rows of a query."""
@@ -188,7 +196,7 @@ class Line:
             return sum(consumer.committed(partition) or 0 for partition in consumer.assignment())
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._closing.close()
 
 
 MakeLine: TypeAlias = Callable[..., Line]

@@ -1,4 +1,4 @@
-"""The command as people run it: a process of its own."""
+"""The command as people run it: training in a process of its own, the rest by the same ``main`` in this one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from trainer.benchmark_command import benchmark
 
 ROOT = Path(__file__).parents[2]
 # Enough to beat the mean image of these well-shifted parts.
-QUICK = ("--size", "64", "--steps", "120", "--learning-rate", "0.01", "--bank-images", "20")
+QUICK = ("--size", "32", "--steps", "120", "--learning-rate", "0.01", "--bank-images", "20")
+
+
+Trainer = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def trainer(*arguments: str | Path, timeout: float = 110) -> subprocess.CompletedProcess[str]:
@@ -32,6 +35,21 @@ def trainer(*arguments: str | Path, timeout: float = 110) -> subprocess.Complete
         timeout=timeout,
         check=False,
     )
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Trainer:
+    """Run a command in this process, which spares it the start."""
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["paedid-trainer", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(sys.argv, ended.value.code, said.out, said.err)
+
+    return run
 
 
 def complaint(result: subprocess.CompletedProcess[str]) -> str:
@@ -53,17 +71,17 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_plain_folder_becomes_a_bundle_that_shows_and_inspects(photos: Path, tmp_path: Path) -> None:
+def test_a_plain_folder_becomes_a_bundle_that_shows_and_inspects(photos: Path, tmp_path: Path, here: Trainer) -> None:
     out = tmp_path / "models" / "bundle"
     made = trainer("train", photos / "train" / "good", "--out", out, *QUICK)
     assert made.returncode == 0, made.stderr
-    assert "trained on 22 normal images of 'good', 64x64, grey; bank of 20; thresholds from 8 others" in made.stdout
+    assert "trained on 22 normal images of 'good', 32x32, grey; bank of 20; thresholds from 8 others" in made.stdout
     assert "8 normals cannot promise 1.0%" in made.stdout
     assert "training: 120/120" in made.stderr
     assert "calibrating: " in made.stderr
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
 
-    shown = trainer("show", out)
+    shown = here("show", out)
     assert shown.returncode == 0
     assert shown.stdout.splitlines() == made.stdout.splitlines()
     assert f"how the thresholds came about: {out / 'report.html'}" in shown.stdout
@@ -74,11 +92,11 @@ def test_a_plain_folder_becomes_a_bundle_that_shows_and_inspects(photos: Path, t
     frame = inspector.prepare(line.good_part(99).image).pixels
     (found,) = inspector.inspect(frame[None], inspector.new_bank())
     assert found.score > 0
-    assert found.mask.shape == (64, 64)
+    assert found.mask.shape == (32, 32)
 
     content = out / "bank.safetensors"
     content.write_bytes(content.read_bytes()[:-1] + b"?")
-    assert "bank.safetensors: its SHA-256" in complaint(trainer("show", out))
+    assert "bank.safetensors: its SHA-256" in complaint(here("show", out))
 
 
 def test_the_mvtec_layout_gives_the_same_normals_and_a_collapse_saves_nothing(photos: Path, tmp_path: Path) -> None:
@@ -123,21 +141,13 @@ MISTAKES: list[tuple[str, Arguments]] = [
 
 @pytest.mark.parametrize(("told", "arguments"), MISTAKES, ids=[told for told, _ in MISTAKES])
 def test_what_a_person_must_mend_is_told_in_one_line(
-    told: str,
-    arguments: Arguments,
-    photos: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    told: str, arguments: Arguments, photos: Path, tmp_path: Path, here: Trainer
 ) -> None:
     (tmp_path / "file").write_text("x")
-    monkeypatch.setattr(sys, "argv", ["paedid-trainer", *map(str, arguments(photos, tmp_path))])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    captured = capsys.readouterr()
-    errors = [line for line in captured.err.splitlines() if not line.startswith("reading images: ")]
-    assert ended.value.code == 2
-    assert captured.out == ""
+    result = here(*arguments(photos, tmp_path))
+    errors = [line for line in result.stderr.splitlines() if not line.startswith("reading images: ")]
+    assert result.returncode == 2
+    assert result.stdout == ""
     assert len(errors) == 1
     assert errors[0].startswith("error: ")
     assert told in errors[0]

@@ -121,7 +121,7 @@ def photos(folder: Path, count: int = 36) -> Path:
 QUICK = BuildSettings(
     size="64",
     bank_images=12,
-    training=replace(SETTINGS, learning_rate=1e-2),
+    training=replace(SETTINGS, steps=120),
     segmenter=SegmenterSettings(steps=20, batch=8, piece=32),
     calibration=CalibrationSettings(lambdas=(3e-4,), smoothings=(0.9,), defects=12, false_reject_rate=0.1),
 )

@@ -97,7 +97,9 @@ def test_any_size_and_colour_trains_and_finds_a_defect_where_it_is(
     tmp_path: Path, size: str, height: int, width: int, *, colour: bool
 ) -> None:
     images = [plate(number, height, width, colour=colour) for number in range(20)]
-    quick = replace(TRAINING, widths=(4, 8, 16), steps=60, batch=2) if size == "256" else TRAINING
+    quick = replace(TRAINING, steps=100)
+    if size == "256":
+        quick = replace(TRAINING, widths=(4, 8, 16), steps=40, batch=2)
     inspector, manifest = train(images, tmp_path, ViewSettings(), size, quick)
     spec = manifest.architecture.input
     assert (spec.height, spec.width) == tuple(int(each) for each in (f"{size}x{size}").split("x")[:2])

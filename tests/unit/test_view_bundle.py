@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ from monitor.core.inspector import Inspector
 from schemas.artifacts import MANIFEST, NORMALITY, VIEW, View, sha256_file
 from schemas.errors import BundleError
 from tests.unit.cells import cell
-from tests.unit.views import train
+from tests.unit.views import TRAINING, train
 from trainer.__main__ import tell_view
 from trainer.view_settings import ViewSettings
 
 
 def test_a_bundle_without_a_view_has_no_file_for_it(tmp_path: Path) -> None:
-    _, manifest = train([cell(n, 64, 64) for n in range(20)], tmp_path, ViewSettings(), "32")
+    _, manifest = train(
+        [cell(n, 64, 64) for n in range(20)], tmp_path, ViewSettings(), "32", replace(TRAINING, steps=100)
+    )
     assert manifest.view == View()
     assert VIEW not in manifest.files
     assert not (tmp_path / "bundle" / VIEW).exists()
