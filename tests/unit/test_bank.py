@@ -49,7 +49,7 @@ def test_the_trainer_says_how_many_normals_did_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("trainer.training.COLLAPSED", 1e9)
-    monkeypatch.setattr("trainer.build.find_flips", lambda *_: ((), (2,)))
+    monkeypatch.setattr("trainer.model.find_flips", lambda *_: ((), (2,)))
     data, wanted = photos(tmp_path / "data"), replace(QUICK, training=FEW, bank_images=50)
     manifest = build(data, tmp_path / "bundle", wanted, Quiet())
     assert manifest.data.bank_images == 50

@@ -127,7 +127,7 @@ def test_the_segmenter_is_shown_pieces_of_crops_of_large_frames(ignored: bool) -
 
         paste = module.paste_visible_defect
         patch.setattr(module, "paste_visible_defect", spy)
-        wanted = SegmenterSettings(batch=8, piece=32, relit=0.0, clean=0.0)
+        wanted = SegmenterSettings(batch=8, piece=32, varied_light=0.0, clean=0.0)
         pieces = draw_restorable_pieces(normals, wanted, np.random.default_rng(0), inspected)
     assert set(spoilt) == {(1, CROP, CROP)}
     assert pieces.frames.shape == (8, 1, 32, 32)
