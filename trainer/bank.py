@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monitor.core.inspector import Explanation, Method, empty_bank, excess_of, explain, make_entries
+from monitor.core.inspector import (
+    Explanation,
+    Method,
+    empty_bank,
+    encode,
+    explain,
+    make_entries,
+    suspect,
+    witness,
+)
 from monitor.core.memory_bank import MemoryBank, slot_bytes
 from monitor.core.networks import Networks
 from monitor.core.per_frame import few_at_once
-from monitor.core.scoring import PINNED_SHARE
-from monitor.core.tiles import tiled
+from monitor.core.scoring import PINNED_SHARE, Witnesses
 from schemas.artifacts import Architecture, Polarity
 from trainer.symmetry import Flips, flipped
 
@@ -39,15 +48,37 @@ def bank_normals(images: NDArray[np.float32], count: int, flips: Flips, seed: in
     return flipped(images, flips)[:count]
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Frames and what of them does not depend on any bank or method: calibration asks for it many times.
+
+    Attributes:
+        frames: (N, C, H, W).
+        features: M, (N, P3, P1, P2).
+        suspicion: (N, H, W) the segmenter's log-odds; None where nobody asks for them, as of the bank's normals.
+    """
+
+    frames: Tensor
+    features: Tensor
+    suspicion: Tensor | None = None
+
+    @classmethod
+    @torch.inference_mode()
+    def of(cls, networks: Networks, images: NDArray[np.float32], *, suspect_too: bool = True) -> Encoded:
+        """Show images (N, C, H, W) to the networks."""
+        frames = torch.from_numpy(images)
+        return cls(frames, encode(networks, frames), suspect(networks, frames) if suspect_too else None)
+
+
 @torch.inference_mode()
-def build_bank(networks: Networks, normals: NDArray[np.float32], method: Method, polarity: Polarity) -> MemoryBank:
-    """Return a bank of normals (N, C, H, W), N >= 2: their features, and each one's residual against the others."""
-    frames = torch.from_numpy(normals)
-    architecture = networks.autoencoder.architecture
-    bank = empty_bank(architecture, len(normals))
-    for slot, frame in enumerate(frames):
-        bank.put(slot, _without_residual(networks, frame))
-    parts = explain_in_parts(networks, frames, bank, method, exclude=torch.arange(len(normals)))
+def build_bank(networks: Networks, normals: Encoded, method: Method, polarity: Polarity) -> MemoryBank:
+    """Return a bank of N normals, N >= 2: their features, and each one's residual against the others."""
+    bank = empty_bank(networks.autoencoder.architecture, len(normals.frames))
+    for slot, features in enumerate(normals.features):
+        entry = np.zeros(bank.shape, np.float16)  # its residual is 0 until it is known
+        entry[..., : len(features)] = features.permute(1, 2, 0).numpy()
+        bank.put(slot, entry)
+    parts = explain_in_parts(networks, normals, bank, method, exclude=torch.arange(len(normals.frames)))
     entries = [entry for steps in parts for entry in make_entries(steps, polarity, PINNED_SHARE)]
     for slot, entry in enumerate(entries):
         bank.put(slot, entry)
@@ -55,31 +86,24 @@ def build_bank(networks: Networks, normals: NDArray[np.float32], method: Method,
 
 
 def explain_in_parts(
-    networks: Networks, frames: Tensor, bank: MemoryBank, method: Method, exclude: Tensor | None = None
+    networks: Networks, seen: Encoded, bank: MemoryBank, method: Method, exclude: Tensor | None = None
 ) -> Iterator[Explanation]:
-    """Explain frames (N, C, H, W), a few at a time: a thousand large frames' explanations would not fit into memory."""
-    for few in few_at_once(frames):
-        yield explain(networks, frames[few], bank, method, None if exclude is None else exclude[few])
+    """Explain frames, a few at a time: a thousand large frames' explanations would not fit into memory."""
+    for few in few_at_once(seen.frames):
+        own = None if exclude is None else exclude[few]
+        yield explain(networks, seen.frames[few], bank, method, own, seen.features[few])
 
 
-def excess_and_suspicion(
-    networks: Networks, frames: Tensor, bank: MemoryBank, method: Method, polarity: Polarity
-) -> tuple[Tensor, Tensor]:
-    """Return what an anomaly map is made of, each (N, H, W), of frames (N, C, H, W)."""
-    parts = explain_in_parts(networks, frames, bank, method)
-    excesses, suspicions = zip(*((excess_of(steps, polarity), steps.suspicion) for steps in parts), strict=True)
-    return torch.cat(excesses), torch.cat(suspicions)
+@torch.inference_mode()
+def witnesses_of(networks: Networks, seen: Encoded, bank: MemoryBank, method: Method, polarity: Polarity) -> Witnesses:
+    """Return what the anomaly maps of frames are made of; ``seen`` has their suspicion."""
+    assert seen.suspicion is not None
+    found = []
+    for few, steps in zip(few_at_once(seen.frames), explain_in_parts(networks, seen, bank, method), strict=True):
+        found.append(witness(steps, seen.suspicion[few], polarity))
+    return Witnesses.join(found)
 
 
 def entries_of(bank: MemoryBank) -> NDArray[np.float16]:
     """Return the entries (N, P1, P2, P3 + R) of a bank's filled slots."""
     return np.stack([entry for slot in range(bank.capacity) if (entry := bank.entry(slot)) is not None])
-
-
-def _without_residual(networks: Networks, frame: Tensor) -> NDArray[np.float16]:
-    """Return a normal's entry (P1, P2, P3 + R) before its residual is known, which is 0 till then."""
-    autoencoder = networks.autoencoder
-    entry = np.zeros(autoencoder.architecture.entry_shape, np.float16)
-    features = tiled(autoencoder.encode, autoencoder.encoding)(frame.unsqueeze(0).contiguous())[0].permute(1, 2, 0)
-    entry[..., : features.shape[2]] = features.numpy()
-    return entry

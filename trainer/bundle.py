@@ -83,7 +83,8 @@ def save_bundle(out: Path, trained: Trained) -> Manifest:
         if trained.networks.prior.state_dict():
             _save_network(trained.networks.prior, draft / PRIOR)
         save_arrays({"entries": entries_of(trained.calibrated.bank)}, draft / BANK)
-        save_arrays({"spread": trained.calibrated.normality.spread.cpu().numpy()}, draft / NORMALITY)
+        normality = trained.calibrated.normality
+        save_arrays({name: getattr(normality, name).cpu().numpy() for name in ("spread", "detail")}, draft / NORMALITY)
         if view := _view_arrays(trained.view_arrays):
             save_arrays(view, draft / VIEW)
         manifest = _add_report(draft, trained, _manifest(draft, trained))

@@ -1,4 +1,9 @@
-"""Calibration without defect labels: (α, λ, thresholds) from validation normals with synthetic defects.
+"""Calibration without defect labels: (α, λ, smoothing, thresholds) from validation normals with synthetic defects.
+
+α and λ are searched by DIRECT (Jones, Perttunen and Stuckman 1993), which needs no gradient, no seed and few trials.
+For each pair of them the rest costs next to nothing and is searched exhaustively: every smoothing with every level,
+and then the minimum area. Polarity is not searched: half of the synthetic defects are dark and half are bright, so they
+cannot tell; it is knowledge of the product, and the user's to say.
 
 The verdict threshold is chosen last, on the clean validation normals alone. No test image is ever touched.
 """
@@ -11,18 +16,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import direct
 from torch import Tensor
 
 from monitor.core.calibration import verdict_threshold
 from monitor.core.memory_bank import MemoryBank
 from monitor.core.networks import Networks
-from monitor.core.scoring import Normality, image_score, smooth, weigh
+from monitor.core.scoring import SILENCE, Normality, Witnesses, anomaly_map, image_score, smooth
 from schemas.artifacts import PAPER_PIXELS, Calibration, Polarity, VerdictCalibration
-from trainer.bank import build_bank, excess_and_suspicion
+from trainer.bank import Encoded, build_bank, witnesses_of
 from trainer.metrics import auroc, mean_dice
 from trainer.report_data import CalibrationReport, Candidate, collect_report
 from trainer.synthetic import PLAIN
-from trainer.thresholds import MIN_AREAS, MaskRule
+from trainer.thresholds import MIN_AREAS, MaskRule, best_level
 from trainer.visible_defects import paste_visible_defect
 
 Progress = Callable[[int, int], None]
@@ -33,15 +39,19 @@ class CalibrationSettings:
     """What is searched, and what the user asks for.
 
     Attributes:
-        alphas, lambdas, smoothings: the candidates.
-        polarity: which residuals count; knowledge of the product, so the user's to say.
+        alpha, lam: the least and the largest candidate; λ on a logarithmic scale.
+        trials: pairs of them that are tried, about; with 1, the middle alone.
+        smoothings: the candidates, in pixels.
+        polarity: which residuals count.
         false_reject_rate: the share of good parts the line may flag.
+        solver_steps: of the decomposition.
         defects: synthetic defects pasted.
         seed: of the synthetic defects.
     """
 
-    alphas: tuple[float, ...] = (0.3,)
-    lambdas: tuple[float, ...] = (1.5e-4, 3e-4, 6e-4)
+    alpha: tuple[float, float] = (0.0, 0.6)
+    lam: tuple[float, float] = (5e-5, 4.5e-4)
+    trials: int = 9
     smoothings: tuple[float, ...] = (0.0, 0.6, 0.9, 1.3)
     polarity: Polarity = Polarity.BOTH
     false_reject_rate: float = 0.01
@@ -50,8 +60,9 @@ class CalibrationSettings:
     seed: int = 0
 
 
-LEVELS = 48
-LEAST_LEVEL = 1e-3  # of the normals' spread
+# Of levels that are as good as the best within what so few synthetic defects can tell, the highest: it marks the fewest
+# sound pixels, and real defects are mostly plainer than synthetic ones.
+AS_GOOD = 0.005
 # The image score averages the largest values of this many pixels of a 128x128 frame, and in proportion elsewhere.
 SCORE_PIXELS = (10, 30, 100, 300)
 
@@ -78,23 +89,24 @@ class _Draft:
 
 @dataclass(frozen=True, slots=True)
 class _Evidence:
-    """One candidate's anomaly maps, in units of a spread estimated on the half of the normals they do not come from."""
+    """One candidate's anomaly maps, held against a normality of the half of the normals that they do not come from."""
 
     draft: _Draft
     clean: Tensor  # (V, H, W) the normals themselves
     defective: Tensor  # (D, H, W) normals with a pasted defect
     normality: Normality  # of all normals: what the bundle keeps
     bank: MemoryBank
-    level: float  # of the best mean Dice
-    dice: float
+    level: float  # of the mask
+    dice: float  # the best mean Dice of any level
 
 
 @dataclass(frozen=True, slots=True)
 class _Material:
     """What calibration measures on: normals, and normals with known defects."""
 
-    normals: Tensor  # (V, C, H, W)
-    defective: Tensor  # (D, C, H, W)
+    bank: Encoded  # N other normals
+    normals: Encoded  # V
+    defective: Encoded  # D
     truth: NDArray[np.bool_]  # (D, H, W)
     origin: NDArray[np.int64]  # (D,) the normal each defective frame was made from
     kinds: tuple[str, ...]  # D names
@@ -119,18 +131,9 @@ def calibrate(
         progress: called with (candidates done, candidates in all).
         inspected: (H, W) the pixels that count; None: all.
     """
-    material = _paste_defects(validation, settings, inspected)
-    candidates = [(alpha, lam) for alpha in settings.alphas for lam in settings.lambdas]
-    best: _Evidence | None = None
-    tried: list[Candidate] = []
-    for done, (alpha, lam) in enumerate(candidates, 1):
-        for evidence in _gather(networks, normals, material, settings, _Draft(alpha, lam, 0.0, settings.solver_steps)):
-            tried.append(Candidate({"α": alpha, "λ": lam, "smoothing": evidence.draft.smoothing}, evidence.dice))
-            if best is None or evidence.dice > best.dice:
-                best = evidence
-        if progress:
-            progress(done, len(candidates))
-    assert best is not None
+    networks = networks.for_inference()
+    material = _prepare(networks, normals, validation, settings, inspected)
+    best, tried = _search(networks, material, settings, progress)
     min_area, dice = _choose_min_area(best.defective.numpy(), material.truth, best.level)
     score_pixels = _choose_score_pixels(best.clean, best.defective)
     scores = image_score(best.clean, score_pixels), image_score(best.defective, score_pixels)
@@ -150,7 +153,7 @@ def calibrate(
         normal_scores=scores[0].numpy(),
         defective_scores=scores[1].numpy(),
         kinds=material.kinds,
-        images=material.defective.numpy(),
+        images=material.defective.frames.numpy(),
         truth=material.truth,
         anomaly=best.defective.numpy(),
         rule=MaskRule(best.level, min_area),
@@ -159,15 +162,21 @@ def calibrate(
     return Calibrated(calibration, best.normality, best.bank, report)
 
 
-def _paste_defects(
-    validation: NDArray[np.float32], settings: CalibrationSettings, inspected: NDArray[np.bool_] | None
+def _prepare(
+    networks: Networks,
+    normals: NDArray[np.float32],
+    validation: NDArray[np.float32],
+    settings: CalibrationSettings,
+    inspected: NDArray[np.bool_] | None,
 ) -> _Material:
+    """Paste the synthetic defects, and show everything to the networks, once."""
     rng = np.random.default_rng(settings.seed)
     origin = np.arange(max(settings.defects, len(validation))) % len(validation)
     defects = [paste_visible_defect(validation[index], rng, inspected, PLAIN) for index in origin]
     return _Material(
-        normals=torch.from_numpy(validation),
-        defective=torch.from_numpy(np.stack([defect.image for defect in defects])),
+        bank=Encoded.of(networks, normals, suspect_too=False),
+        normals=Encoded.of(networks, validation),
+        defective=Encoded.of(networks, np.stack([defect.image for defect in defects])),
         truth=np.stack([defect.mask for defect in defects]),
         origin=origin,
         kinds=tuple(defect.kind for defect in defects),
@@ -175,48 +184,89 @@ def _paste_defects(
     )
 
 
+def _search(
+    networks: Networks, material: _Material, settings: CalibrationSettings, progress: Progress | None
+) -> tuple[_Evidence, list[Candidate]]:
+    """Return the evidence of the best candidate, and all that were tried."""
+    best: _Evidence | None = None
+    tried: list[Candidate] = []
+
+    def loss(alpha: float, lam: float) -> float:
+        nonlocal best
+        dices = []
+        for evidence in _gather(networks, material, settings, _Draft(alpha, lam, 0.0, settings.solver_steps)):
+            tried.append(Candidate({"α": alpha, "λ": lam, "smoothing": evidence.draft.smoothing}, evidence.dice))
+            dices.append(evidence.dice)
+            if best is None or evidence.dice > best.dice:
+                best = evidence
+        if progress:
+            done = len(tried) // len(settings.smoothings)
+            progress(done, max(done, settings.trials))
+        return -max(dices)
+
+    _direct(loss, settings)
+    assert best is not None
+    return best, tried
+
+
+def _direct(loss: Callable[[float, float], float], settings: CalibrationSettings) -> None:
+    """Try about ``trials`` pairs (α, λ), each where DIRECT expects the least loss; what is fixed is not searched."""
+    low = np.array([settings.alpha[0], np.log(settings.lam[0])])
+    high = np.array([settings.alpha[1], np.log(settings.lam[1])])
+    free = high > low
+
+    def at(point: NDArray[np.float64]) -> float:
+        values = low.copy()
+        values[free] = point
+        return loss(float(values[0]), float(np.exp(values[1])))
+
+    if free.any() and settings.trials > 1:
+        direct(at, list(zip(low[free], high[free], strict=True)), maxfun=settings.trials)
+    else:
+        at(((low + high) / 2)[free])
+
+
 @torch.inference_mode()
 def _gather(
-    networks: Networks,
-    normals: NDArray[np.float32],
-    material: _Material,
-    settings: CalibrationSettings,
-    draft: _Draft,
+    networks: Networks, material: _Material, settings: CalibrationSettings, draft: _Draft
 ) -> Iterator[_Evidence]:
     """Inspect all frames with one (α, λ); yield the evidence for each smoothing."""
-    bank = build_bank(networks, normals, draft, settings.polarity)
-    (known, clean), (found, defective) = (
-        excess_and_suspicion(networks, frames, bank, draft, settings.polarity)
+    bank = build_bank(networks, material.bank, draft, settings.polarity)
+    clean, defective = (
+        witnesses_of(networks, frames, bank, draft, settings.polarity)
         for frames in (material.normals, material.defective)
     )
     # A frame's own residual must not excuse it, so each half is held against the other half's spread.
-    half = torch.arange(len(known)) % 2
+    half = torch.arange(len(clean.excess)) % 2
     for smoothing in settings.smoothings:
-        smoothed = smooth(known, smoothing)
-        halves = [Normality.fit(smoothed[half != part], material.inspected) for part in (0, 1)]
-        spreads = torch.stack([each.spread for each in halves])  # (2, H, W)
-        anomaly = weigh(smooth(found, smoothing) / spreads[half[material.origin]], defective)
-        level, dice = _best_level(anomaly.numpy(), material.truth)
+        smoothed = smooth(clean.excess, smoothing)
+        others = [_fit(smoothed, clean.detail, half != part, material) for part in (0, 1)]
+        maps = (
+            _anomalies(clean, half, others, smoothing),
+            _anomalies(defective, half[material.origin], others, smoothing),
+        )
+        level, dice = best_level(maps[1].numpy(), material.truth, SILENCE, AS_GOOD)
         yield _Evidence(
             draft=replace(draft, smoothing=smoothing),
-            clean=weigh(smoothed / spreads[half], clean),
-            defective=anomaly,
-            normality=Normality.fit(smoothed, material.inspected),
+            clean=maps[0],
+            defective=maps[1],
+            normality=_fit(smoothed, clean.detail, half >= 0, material),
             bank=bank,
             level=level,
             dice=dice,
         )
 
 
-def _best_level(anomaly: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return the level of the best mean Dice and that Dice, for anomaly maps and true masks (D, H, W)."""
-    share = truth.mean()
-    levels = np.quantile(anomaly[:, ::2, ::2], 1.0 - np.geomspace(share / 30, min(0.5, 5 * share), LEVELS))
-    # Most residuals are exactly zero on a clean product; a level must be above that.
-    levels = np.maximum(levels, LEAST_LEVEL)
-    dices = [mean_dice(anomaly > level, truth) for level in levels]
-    index = int(np.argmax(dices))
-    return float(levels[index]), dices[index]
+def _fit(smoothed: Tensor, detail: Tensor, chosen: Tensor, material: _Material) -> Normality:
+    return Normality.fit(smoothed[chosen], detail[chosen], material.inspected)
+
+
+def _anomalies(seen: Witnesses, half: Tensor, others: list[Normality], smoothing: float) -> Tensor:
+    """Return anomaly maps (B, H, W), each frame's held against the normality of the half (B,) that it is not in."""
+    maps = torch.empty_like(seen.excess)
+    for part, normality in enumerate(others):
+        maps[half == part] = anomaly_map(seen.at(half == part), normality, smoothing)
+    return maps
 
 
 def _choose_min_area(anomaly: NDArray[np.float32], truth: NDArray[np.bool_], level: float) -> tuple[int, float]:
@@ -234,7 +284,7 @@ def _choose_score_pixels(clean: Tensor, defective: Tensor) -> int:
 
 
 def _choose_verdict(clean: Tensor, defective: Tensor, settings: CalibrationSettings) -> VerdictCalibration:
-    line = verdict_threshold(clean.numpy(), settings.false_reject_rate)
+    line = verdict_threshold(clean.numpy(), settings.false_reject_rate, SILENCE)
     return VerdictCalibration(
         threshold=line.threshold,
         wanted_false_reject_rate=settings.false_reject_rate,

@@ -68,10 +68,17 @@ def crossed_dice(curves: NDArray[np.float64], repeats: int, seed: int) -> NDArra
     return np.asarray(reported.mean(axis=0))
 
 
+def best_level(maps: Maps, truth: Masks, least: float = 0.0, tolerance: float = 0.0) -> tuple[float, float]:
+    """Return the highest level, above ``least``, that is within ``tolerance`` of the best mean Dice; and that best."""
+    levels = np.maximum(candidate_levels(maps), np.float32(least))  # falling
+    means = dice_at(maps, truth, levels).mean(axis=0)
+    chosen = int(np.argmax(means >= means.max() - tolerance))
+    return float(levels[chosen]), float(means.max())
+
+
 def best_rule(maps: Maps, truth: Masks) -> MaskRule:
     """Return the level with the best mean Dice on maps (B, H, W) of known truth, then the best minimum area."""
-    levels = candidate_levels(maps)
-    level = float(levels[int(np.argmax(dice_at(maps, truth, levels).mean(axis=0)))])
+    level, _ = best_level(maps, truth)
     rules = [MaskRule(level, area) for area in MIN_AREAS]
     return max(rules, key=lambda rule: mean_dice(rule.masks(maps), truth))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file as load_tensors
-from torch import nn
+from torch import Tensor, nn
 
 from monitor.core.autoencoder import PatchAutoencoder, encoder_hash
 from monitor.core.inspector import Model
@@ -119,18 +119,22 @@ def _load_view(path: Path, manifest: Manifest) -> ViewArrays:
 
 
 def _load_normality(path: Path, manifest: Manifest, ignored: NDArray[np.bool_] | None) -> Normality:
-    spread = _load_array(path, "spread")
+    return Normality(*(_load_scale(path, name, manifest, ignored) for name in ("spread", "detail")))
+
+
+def _load_scale(path: Path, name: str, manifest: Manifest, ignored: NDArray[np.bool_] | None) -> Tensor:
+    scale = _load_array(path, name)
     expected = (manifest.architecture.input.height, manifest.architecture.input.width)
     # Infinite where nothing is inspected, and nowhere else.
     unlimited = np.zeros(expected, np.bool_) if ignored is None else ignored
-    fits = spread.shape == expected and np.array_equal(np.isposinf(spread), unlimited)
-    if not fits or not np.isfinite(spread[~unlimited]).all() or not (spread > 0).all():
+    fits = scale.shape == expected and np.array_equal(np.isposinf(scale), unlimited)
+    if not fits or not np.isfinite(scale[~unlimited]).all() or not (scale > 0).all():
         msg = (
-            f"{path}: 'spread' {spread.shape} must be {expected} (H, W), positive, and finite but for ignored pixels. "
+            f"{path}: {name!r} {scale.shape} must be {expected} (H, W), positive, and finite but for ignored pixels. "
             f"{REMEDY}"
         )
         raise BundleError(msg)
-    return Normality(torch.from_numpy(spread.astype(np.float32)))
+    return torch.from_numpy(scale.astype(np.float32))
 
 
 def _load_seed(path: Path, manifest: Manifest) -> NDArray[np.float16]:

@@ -41,7 +41,7 @@ def clopper_pearson(successes: int, trials: int, confidence: float = CONFIDENCE)
     return low, high
 
 
-def verdict_threshold(scores: NDArray[np.floating], wanted_rate: float) -> VerdictThreshold:
+def verdict_threshold(scores: NDArray[np.floating], wanted_rate: float, least: float = 0.0) -> VerdictThreshold:
     """Choose the score above which a frame is flagged, for a wanted false-reject rate.
 
     The empirical quantile, where there are normals enough to see it; with fewer than 1 / rate normals it lies beyond
@@ -51,6 +51,7 @@ def verdict_threshold(scores: NDArray[np.floating], wanted_rate: float) -> Verdi
     Args:
         scores: (N,) scores >= 0, N >= 1, of normal frames on which nothing else was chosen.
         wanted_rate: share of the normals to be flagged at most, in (0, 1).
+        least: the threshold is not below it; frames that score no more have nothing odd about them.
     """
     values = np.sort(np.asarray(scores, dtype=np.float64))
     count = len(values)
@@ -61,19 +62,20 @@ def verdict_threshold(scores: NDArray[np.floating], wanted_rate: float) -> Verdi
     if allowed:
         threshold = float(values[count - allowed - 1])
     else:
-        threshold = max(float(values[-1]), _log_normal_quantile(values, wanted_rate))
+        threshold = max(float(values[-1]), _log_normal_quantile(values, wanted_rate, least))
+    threshold = max(threshold, least)
     above = int((values > threshold).sum())
     low, high = clopper_pearson(above, count)
     return VerdictThreshold(threshold, above, low, high)
 
 
-def _log_normal_quantile(values: NDArray[np.float64], rate: float) -> float:
+def _log_normal_quantile(values: NDArray[np.float64], rate: float, least: float) -> float:
     """Return what a share ``rate`` of normals exceeds, by a log-normal fit to sorted scores; 0 where none can be made.
 
-    A frame that the bank explains wholly scores (next to) nothing. Its logarithm would blow the spread up, so such
-    frames count in the share and not in the fit.
+    A frame that the bank explains wholly scores no more than ``least``, or next to nothing. Its logarithm would blow
+    the spread up, so such frames count in the share and not in the fit.
     """
-    fitted = values[values > NEGLIGIBLE * values[-1]]
+    fitted = values[values > max(least, NEGLIGIBLE * values[-1])]
     if len(fitted) < 2:  # noqa: PLR2004 - a spread takes two
         return 0.0
     logs = np.log(fitted)

@@ -20,16 +20,17 @@ from monitor.core.regions import threshold
 from monitor.core.scoring import (
     CONFIRMED_SHARE,
     Normality,
+    Witnesses,
+    anomaly_map,
     excess_residual,
+    fine_detail,
     image_score,
     known_residual,
     residual_strength,
-    smooth,
-    weigh,
 )
 from monitor.core.tiles import tiled
 from monitor.core.view import Prepared, ViewArrays, Viewer
-from schemas.artifacts import Architecture, Calibration, Manifest, Polarity
+from schemas.artifacts import Architecture, Manifest, Polarity
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Model:
     Attributes:
         manifest: what the bundle says of itself.
         networks: the autoencoder E and D, the segmenter, and the prior.
-        normality: per-pixel spread of normal residuals, (H, W).
+        normality: what is normal at each pixel.
         seed: (N, P1, P2, P3 + R) float16, the bank's entries of the pinned normals of training.
         view: the arrays that the manifest's view needs.
     """
@@ -96,7 +97,6 @@ class Explanation:
     prior: Tensor  # X̂ (B, C, H, W)
     background: Tensor  # L (B, C, H, W)
     residual: Tensor  # S (B, C, H, W)
-    suspicion: Tensor  # (B, H, W) log-odds of the segmenter
 
 
 class Inspector:
@@ -108,7 +108,7 @@ class Inspector:
         self.seed = model.seed
         self._viewer = Viewer(model.manifest.architecture.input, model.manifest.view, model.view)
         self._networks = model.networks.for_inference(self.device)
-        self._normality = Normality(model.normality.spread.to(self.device))
+        self._normality = model.normality.to(self.device)
 
     @cached_property
     def _pinned(self) -> MemoryBank:
@@ -149,7 +149,8 @@ class Inspector:
     def _inspect_together(self, frames: Tensor, bank: MemoryBank) -> list[Inspection]:
         calibration = self.manifest.calibration
         steps = explain(self._networks, frames, bank, calibration)
-        anomaly = anomaly_map(steps, self._normality, calibration)
+        seen = witness(steps, suspect(self._networks, frames), calibration.polarity)
+        anomaly = anomaly_map(seen, self._normality, calibration.smoothing)
         scores = image_score(anomaly, calibration.score_pixels).cpu().numpy()
         maps = [tensor.cpu().numpy() for tensor in (anomaly, steps.prior, steps.background, steps.residual)]
         return [self._conclude(float(score), *planes) for score, *planes in zip(scores, *maps, strict=True)]
@@ -189,25 +190,35 @@ def empty_bank(architecture: Architecture, capacity: int, device: torch.device |
     return MemoryBank(entry, capacity, device, residual=entry[2] - architecture.latent_shape[2])
 
 
+def encode(networks: Networks, frames: Tensor) -> Tensor:
+    """Return M = E(X) (B, P3, P1, P2) of frames (B, C, H, W)."""
+    autoencoder = networks.autoencoder
+    return per_frame(tiled(autoencoder.encode, autoencoder.encoding), frames)
+
+
+def suspect(networks: Networks, frames: Tensor) -> Tensor:
+    """Return the segmenter's log-odds of a defect (B, H, W) of frames (B, C, H, W)."""
+    return per_frame(tiled(networks.segmenter, networks.segmenter.seeing), frames)
+
+
 def explain(
     networks: Networks,
     frames: Tensor,
     bank: MemoryBank,
     method: Method,
     exclude: Tensor | None = None,
+    features: Tensor | None = None,
 ) -> Explanation:
     """Encode, retrieve, imagine the prior, decompose: frames (B, C, H, W) to the method's every step.
 
-    ``exclude``: (B,) a slot that each frame must not find, its own.
+    ``exclude``: (B,) a slot that each frame must not find, its own; ``features``: M, where it is known already.
     """
-    autoencoder, segmenter = networks.autoencoder, networks.segmenter
-    features = per_frame(tiled(autoencoder.encode, autoencoder.encoding), frames)  # M
+    features = encode(networks, frames) if features is None else features  # M
     retrieval = bank.query(features, exclude)  # s, M'
-    decode = partial(per_frame, tiled(autoencoder.decode, autoencoder.decoding))  # D
+    decode = partial(per_frame, tiled(networks.autoencoder.decode, networks.autoencoder.decoding))  # D
     prior = imagine(networks.prior, Seen(frames, features, retrieval, method.alpha, decode))  # X̂
     parts = decompose(frames, prior, method.lam, method.solver_steps)  # L, S
-    suspicion = per_frame(tiled(segmenter, segmenter.seeing), frames)
-    return Explanation(features, retrieval, prior, parts.background, parts.residual, suspicion)
+    return Explanation(features, retrieval, prior, parts.background, parts.residual)
 
 
 def make_entries(steps: Explanation, polarity: Polarity, share: float) -> NDArray[np.float16]:
@@ -218,12 +229,7 @@ def make_entries(steps: Explanation, polarity: Polarity, share: float) -> NDArra
     return np.ascontiguousarray(torch.cat([features, known], dim=3).cpu().numpy().astype(np.float16))
 
 
-def anomaly_map(steps: Explanation, normality: Normality, calibration: Calibration) -> Tensor:
-    """Return (B, H, W): the residual beyond what the nearest normals left, in units of the normals' spread, weighed."""
-    excess = smooth(excess_of(steps, calibration.polarity), calibration.smoothing)
-    return weigh(excess / normality.spread, steps.suspicion)
-
-
-def excess_of(steps: Explanation, polarity: Polarity) -> Tensor:
-    """Return (B, H, W): the residual that counts, beyond what the nearest normals left themselves."""
-    return excess_residual(residual_strength(steps.residual, polarity), steps.retrieval.known)
+def witness(steps: Explanation, suspicion: Tensor, polarity: Polarity) -> Witnesses:
+    """Return what an anomaly map is made of: of explained frames and the log-odds (B, H, W) of the segmenter."""
+    excess = excess_residual(residual_strength(steps.residual, polarity), steps.retrieval.known)
+    return Witnesses(excess, fine_detail(steps.residual, polarity), suspicion)

@@ -41,7 +41,7 @@ STAMPED = SimulatedLine(replace(LINE.settings, novelty_from=0, novelty_rate=1.0)
 # A small network, trained for seconds: enough to tell good parts from stamped ones.
 QUICK_TRAINING = TrainingSettings(widths=(16, 32), steps=200, learning_rate=2e-2, corrupted=0.2, segmenter=(8, 16))
 QUICK_SEGMENTER = SegmenterSettings(steps=100, batch=8, piece=32, learning_rate=1e-2)
-QUICK_CALIBRATION = CalibrationSettings(lambdas=(3e-4,), smoothings=(0.9,), defects=32, false_reject_rate=0.02)
+QUICK_CALIBRATION = CalibrationSettings(trials=1, smoothings=(0.9,), defects=32, false_reject_rate=0.02)
 QUICK_BUILD = BuildSettings(
     size=str(SIZE), training=QUICK_TRAINING, segmenter=QUICK_SEGMENTER, calibration=QUICK_CALIBRATION
 )

@@ -43,7 +43,7 @@ BUILD = BuildSettings(
     size="64",
     training=FEW_STEPS,
     segmenter=FEW_PIECES,
-    calibration=CalibrationSettings(lambdas=(3e-4,), smoothings=(0.6,), defects=24),
+    calibration=CalibrationSettings(trials=1, smoothings=(0.6,), defects=24),
 )
 
 

@@ -62,7 +62,9 @@ def train_on(parts: Parts) -> Trained:
     segmenter = train_segmenter(autoencoder.architecture, parts.train, SEGMENTER)
     torch.set_num_threads(threads)
     networks = Networks(autoencoder, segmenter)
-    wanted = CalibrationSettings(lambdas=(1e-4, 3e-4), smoothings=(0.0, 0.9), defects=24, false_reject_rate=0.1)
+    wanted = CalibrationSettings(
+        alpha=(0.3, 0.3), lam=(1e-4, 3e-4), trials=3, smoothings=(0.0, 0.9), defects=24, false_reject_rate=0.1
+    )
     calibrated = calibrate(networks, parts.train, parts.validation, wanted)
     summary = DataSummary(
         source="simulation", train_images=TRAIN, validation_images=VALIDATION, bank_images=TRAIN, sha256="0" * 64

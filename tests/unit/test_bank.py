@@ -11,11 +11,12 @@ import trainer.bank as module
 from monitor.core import per_frame
 from monitor.core.inspector import Inspector, empty_bank
 from monitor.core.memory_bank import slot_bytes
+from monitor.core.scoring import Witnesses
 from schemas.artifacts import Architecture, InputSpec
 from tests.unit.small_model import SETTINGS, Parts
 from tests.unit.test_training import FEW, QUICK, Quiet, photos
 from trainer.__main__ import describe
-from trainer.bank import BANK_BYTES, affordable, build_bank, entries_of, excess_and_suspicion
+from trainer.bank import BANK_BYTES, Encoded, affordable, build_bank, entries_of, witnesses_of
 from trainer.build import build
 from trainer.bundle import Trained
 
@@ -72,22 +73,22 @@ def test_what_is_explained_few_at_once_is_the_same_as_all_at_once(
     trained: Trained, parts: Parts, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calibration = trained.calibrated.calibration
-    frames = torch.from_numpy(parts.defective)
+    normals = Encoded.of(trained.networks, parts.train[:7], suspect_too=False)
+    frames = Encoded.of(trained.networks, parts.defective)
 
-    def results() -> tuple[np.ndarray, torch.Tensor, torch.Tensor, list[float]]:
-        bank = build_bank(trained.networks, parts.train[:7], calibration, calibration.polarity)
-        with torch.inference_mode():
-            maps = excess_and_suspicion(trained.networks, frames, bank, calibration, calibration.polarity)
+    def results() -> tuple[np.ndarray, Witnesses, list[float]]:
+        bank = build_bank(trained.networks, normals, calibration, calibration.polarity)
+        maps = witnesses_of(trained.networks, frames, bank, calibration, calibration.polarity)
         scores = [found.score for found in inspector.inspect(parts.defective, bank)]
-        return entries_of(bank), *maps, scores
+        return entries_of(bank), maps, scores
 
     together = results()
     monkeypatch.setattr(per_frame, "PIXELS_AT_ONCE", 3 * 64 * 64)
     apart = results()
     np.testing.assert_array_equal(apart[0], together[0])
-    assert torch.equal(apart[1], together[1])
-    assert torch.equal(apart[2], together[2])
-    assert apart[3] == together[3]
+    for name in ("excess", "detail", "suspicion"):
+        assert torch.equal(getattr(apart[1], name), getattr(together[1], name))
+    assert apart[2] == together[2]
 
 
 @pytest.mark.parametrize(("size", "sizes"), [(128, [64, 6]), (512, [4, 4, 4]), (2048, [1, 1])])

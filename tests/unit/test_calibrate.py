@@ -8,19 +8,28 @@ import pytest
 import torch
 
 from monitor.core.inspector import Inspector
+from monitor.core.memory_bank import MemoryBank
+from monitor.core.scoring import SILENCE
 from schemas.artifacts import Polarity
 from tests.unit.small_model import Parts
-from trainer.bank import build_bank, entries_of
+from trainer.bank import Encoded, build_bank, entries_of
 from trainer.bundle import Trained
 from trainer.calibrate import Calibrated, CalibrationSettings, calibrate
 from trainer.metrics import auroc, mean_dice
-from trainer.thresholds import MIN_AREAS
+from trainer.thresholds import MIN_AREAS, best_level
 
-QUICK = CalibrationSettings(lambdas=(3e-4,), smoothings=(0.0, 0.9), defects=16, false_reject_rate=0.1)
+QUICK = CalibrationSettings(
+    alpha=(0.3, 0.3), lam=(3e-4, 3e-4), smoothings=(0.0, 0.9), defects=16, false_reject_rate=0.1
+)
 
 
 def recalibrate(trained: Trained, parts: Parts, settings: CalibrationSettings) -> Calibrated:
     return calibrate(trained.networks, parts.train, parts.validation, settings)
+
+
+def bank_of(trained: Trained, normals: np.ndarray) -> MemoryBank:
+    encoded = Encoded.of(trained.networks, normals, suspect_too=False)
+    return build_bank(trained.networks, encoded, trained.calibrated.calibration, Polarity.BOTH)
 
 
 def entries_equal(left: Calibrated, right: Calibrated) -> bool:
@@ -30,7 +39,7 @@ def entries_equal(left: Calibrated, right: Calibrated) -> bool:
 def test_every_threshold_is_finite_and_within_what_was_searched(trained: Trained, parts: Parts) -> None:
     found = trained.calibrated.calibration
     assert found.alpha == 0.3
-    assert found.lam in {1e-4, 3e-4}
+    assert 1e-4 <= found.lam <= 3e-4
     assert found.smoothing in {0.0, 0.9}
     assert found.min_area in MIN_AREAS
     assert found.score_pixels in {max(1, round(n / 4)) for n in (10, 30, 100, 300)}
@@ -69,9 +78,39 @@ def test_the_thresholds_hold_on_real_defects_that_calibration_never_saw(inspecto
 
 
 def test_the_candidate_with_the_best_dice_is_chosen(trained: Trained, parts: Parts) -> None:
-    alone = [recalibrate(trained, parts, replace(QUICK, lambdas=(lam,))).calibration for lam in (1e2, 3e-4, 1e3)]
-    assert recalibrate(trained, parts, replace(QUICK, lambdas=(1e2, 3e-4, 1e3))).calibration == alone[1]
-    assert alone[1].synthetic_dice > max(alone[0].synthetic_dice, alone[2].synthetic_dice)
+    found = recalibrate(trained, parts, replace(QUICK, alpha=(0.0, 0.6), lam=(1e-5, 1e-1), trials=9))
+    assert found.report is not None
+    tried = found.report.candidates
+    best = max(tried, key=lambda each: each.dice)
+    chosen = found.calibration
+    assert {"α": chosen.alpha, "λ": chosen.lam, "smoothing": chosen.smoothing} == best.parameters
+    assert best.dice > min(each.dice for each in tried)
+    # What was searched, from the middle outwards: both ways along both.
+    pairs = [(each.parameters["α"], each.parameters["λ"]) for each in tried[:: len(QUICK.smoothings)]]
+    assert len(set(pairs)) == len(pairs) >= 9
+    assert pairs[0] == pytest.approx((0.3, 1e-3))
+    assert min(alpha for alpha, _ in pairs) < 0.3 < max(alpha for alpha, _ in pairs)
+    assert min(lam for _, lam in pairs) < 1e-3 < max(lam for _, lam in pairs)
+    assert all(0.0 <= alpha <= 0.6 and 1e-5 <= lam <= 1e-1 for alpha, lam in pairs)
+
+
+def test_a_search_over_one_number_leaves_the_other_alone(trained: Trained, parts: Parts) -> None:
+    found = recalibrate(trained, parts, replace(QUICK, lam=(1e-4, 1e-3), trials=3))
+    assert found.report is not None
+    assert {each.parameters["α"] for each in found.report.candidates} == {0.3}
+    assert len({each.parameters["λ"] for each in found.report.candidates}) >= 3
+
+
+def test_of_levels_that_are_as_good_the_highest_is_chosen() -> None:
+    truth = np.zeros((1, 8, 8), np.bool_)
+    truth[0, 2:6, 2:6] = True
+    maps = np.where(truth, 9.0, 1.0).astype(np.float32)
+    maps[0, 2, 2] = 3.0  # missed by a high level, at the cost of 1/31 of Dice
+    level, dice = best_level(maps, truth)
+    assert 1.0 <= level < 3.0
+    assert dice == 1.0
+    assert 3.0 <= best_level(maps, truth, tolerance=0.04)[0] < 9.0
+    assert best_level(maps, truth, least=20.0) == (20.0, 0.0)
 
 
 def test_the_same_seed_calibrates_alike(trained: Trained, parts: Parts) -> None:
@@ -106,23 +145,27 @@ def test_progress_tells_of_every_candidate(trained: Trained, parts: Parts) -> No
         trained.networks,
         parts.train[:4],
         parts.validation[:4],
-        replace(QUICK, lambdas=(1e-4, 3e-4), defects=4),
+        replace(QUICK, lam=(1e-4, 3e-4), trials=2, defects=4),
         lambda done, total: told.append((done, total)),
     )
-    assert told == [(1, 2), (2, 2)]
+    # DIRECT ends its round, and may try a pair more than it was asked to.
+    assert [done for done, _ in told] == list(range(1, len(told) + 1))
+    assert len(told) >= 2
+    assert all(total == max(done, 2) for done, total in told)
 
 
 def test_normals_without_any_residual_still_give_a_bundle(trained: Trained, parts: Parts) -> None:
     # At so large a lambda nothing is a defect, so that every anomaly is zero.
-    found = recalibrate(trained, parts, replace(QUICK, lambdas=(1e3,), smoothings=(0.0,))).calibration
-    assert found.mask_threshold > 0
+    found = recalibrate(trained, parts, replace(QUICK, lam=(1e3, 1e3), smoothings=(0.0,))).calibration
+    assert found.mask_threshold == pytest.approx(SILENCE)
+    assert found.verdict.threshold == pytest.approx(SILENCE)
     assert found.synthetic_dice < 0.1
 
 
 def test_the_bank_keeps_each_normals_features_and_its_residual_against_the_others(
     trained: Trained, parts: Parts
 ) -> None:
-    bank = build_bank(trained.networks, parts.train[:6], trained.calibrated.calibration, Polarity.BOTH)
+    bank = bank_of(trained, parts.train[:6])
     assert len(bank) == bank.capacity == 6
     with torch.inference_mode():
         features = trained.networks.autoencoder.encode(torch.from_numpy(parts.train[:6]))
@@ -131,11 +174,11 @@ def test_the_bank_keeps_each_normals_features_and_its_residual_against_the_other
     assert found.score.max() < 1e-4
     # Held against itself, a normal would have left less.
     assert found.known.mean() > 0
-    fewer = build_bank(trained.networks, parts.train[:2], trained.calibrated.calibration, Polarity.BOTH)
+    fewer = bank_of(trained, parts.train[:2])
     with torch.inference_mode():
         assert fewer.query(features[:2]).known.mean() > found.known[:2].mean()
 
 
 def test_a_bank_of_one_normal_has_no_others_to_be_held_against(trained: Trained, parts: Parts) -> None:
     with pytest.raises(ValueError, match="nothing is left"):
-        build_bank(trained.networks, parts.train[:1], trained.calibrated.calibration, Polarity.BOTH)
+        bank_of(trained, parts.train[:1])

@@ -105,7 +105,7 @@ def lesson_of(trained: Trained, parts: Parts) -> Lesson:
 def with_prior(name: str, prior: Prior, trained: Trained, parts: Parts) -> Trained:
     """Return the same model with another prior, calibrated with it."""
     networks = replace(trained.networks, prior=prior)
-    wanted = CalibrationSettings(lambdas=(3e-4,), smoothings=(0.9,), defects=20, false_reject_rate=0.1)
+    wanted = CalibrationSettings(trials=1, smoothings=(0.9,), defects=20, false_reject_rate=0.1)
     return replace(
         trained, networks=networks, calibrated=calibrate(networks, parts.train, parts.validation, wanted), prior=name
     )

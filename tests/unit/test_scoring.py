@@ -8,8 +8,12 @@ from hypothesis import strategies as st
 
 from monitor.core.gaussian import blur
 from monitor.core.scoring import (
+    SILENCE,
     Normality,
+    Witnesses,
+    anomaly_map,
     excess_residual,
+    fine_detail,
     image_score,
     known_residual,
     residual_strength,
@@ -50,16 +54,19 @@ def test_dark_and_bright_add_up_to_both(seed: int) -> None:
 def test_the_spread_is_large_where_normals_differ_and_never_zero() -> None:
     excess = torch.zeros(10, 32, 32)
     excess[:, 8:24, 8:24] = 0.1
-    spread = Normality.fit(excess).spread
+    spread = Normality.fit(excess, torch.zeros_like(excess)).spread
     assert (spread > 0).all()
     assert spread[16, 16] > 4 * spread[0, 0]
     assert spread[16, 16].item() == pytest.approx(0.1, rel=0.4)
-    assert (Normality.fit(torch.zeros(4, 32, 32)).spread > 0).all()
+    nothing = torch.zeros(4, 32, 32)
+    assert (Normality.fit(nothing, nothing).spread > 0).all()
+    assert torch.equal(Normality.fit(nothing, excess).detail, spread)
 
 
 def test_the_spread_scales_with_the_residuals() -> None:
     excess = drawn((6, 32, 32))
-    torch.testing.assert_close(Normality.fit(3 * excess).spread - 1e-4, 3 * (Normality.fit(excess).spread - 1e-4))
+    once, thrice = (Normality.fit(each, each).spread for each in (excess, 3 * excess))
+    torch.testing.assert_close(thrice - 1e-4, 3 * (once - 1e-4))
 
 
 @given(seeds, st.sampled_from(((2, 4), (4, 2), (1, 1), (8, 8))), st.sampled_from((0.75, 1.25)))
@@ -121,3 +128,52 @@ def test_the_score_of_a_frame_is_the_mean_of_its_largest_anomalies(seed: int, pi
     anomaly = drawn((3, 8, 8), seed)
     expected = np.sort(anomaly.reshape(3, -1).numpy(), axis=1)[:, -pixels:].mean(axis=1)
     np.testing.assert_allclose(image_score(anomaly, pixels), expected, rtol=1e-5)
+
+
+def witnesses(excess: torch.Tensor, detail: float = 1.0, suspicion: float = 0.0) -> Witnesses:
+    return Witnesses(excess, torch.full_like(excess, detail), torch.full_like(excess, suspicion))
+
+
+ONES = Normality(torch.ones(4, 4), torch.ones(4, 4))
+
+
+@given(st.floats(0.0, 1e3), st.floats(-1e3, 1e3))
+def test_without_a_residual_no_sharpness_and_no_suspicion_makes_a_defect(detail: float, suspicion: float) -> None:
+    silent = anomaly_map(witnesses(torch.zeros(1, 4, 4), detail, suspicion), ONES, 0.0)
+    assert (silent > 0).all()
+    assert (silent <= SILENCE * (1 + 1e-6)).all()
+
+
+def test_of_two_pixels_without_a_residual_the_one_that_looks_like_a_defect_is_the_likelier() -> None:
+    sound, odd = (anomaly_map(witnesses(torch.zeros(1, 4, 4), 1.0, each), ONES, 0.0) for each in (-3.0, 3.0))
+    assert (odd > sound).all()
+
+
+@given(st.floats(0.1, 50.0), st.floats(0.0, 20.0), st.floats(0.0, 20.0))
+def test_a_sharp_residual_is_odder_than_a_dull_one_of_the_same_strength(
+    strength: float, less: float, more: float
+) -> None:
+    dull, sharp = (
+        anomaly_map(witnesses(torch.full((1, 4, 4), strength), each), ONES, 0.0)[0, 0, 0].item()
+        for each in sorted((less, more))
+    )
+    assert dull <= sharp
+    # However dull, it keeps most of itself: a broad stain is a defect too.
+    assert dull >= 0.7 * strength
+
+
+def test_the_detail_of_a_residual_is_at_its_edges_and_a_shadow_has_none() -> None:
+    column = torch.arange(64.0)
+    shadow = (0.3 * torch.sigmoid((column - 32) / 8)).expand(1, 1, 64, 64)
+    step = torch.where(column < 32, 0.0, 0.3).expand(1, 1, 64, 64)
+    soft, hard = (fine_detail(each, Polarity.BOTH) for each in (shadow, step))
+    assert hard[0, 32, 30:34].min() > 20 * soft.max()
+    assert hard[0, 32, :20].max() < 1e-6
+    assert fine_detail(step, Polarity.DARK).max() == 0
+    assert torch.equal(fine_detail(-step, Polarity.DARK), fine_detail(step, Polarity.BRIGHT))
+
+
+def test_the_detail_of_a_colour_residual_is_its_mean_over_the_channels() -> None:
+    residual = drawn((2, 3, 16, 16)) - 0.5
+    alone = [fine_detail(residual[:, channel : channel + 1], Polarity.BOTH) for channel in range(3)]
+    torch.testing.assert_close(fine_detail(residual, Polarity.BOTH), torch.stack(alone).mean(dim=0))

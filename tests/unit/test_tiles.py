@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from monitor.core.autoencoder import PatchAutoencoder
 from monitor.core.denoiser import DenoisingPrior
 from monitor.core.folding import for_inference
-from monitor.core.inspector import empty_bank, explain
+from monitor.core.inspector import empty_bank, explain, suspect
 from monitor.core.networks import Networks
 from monitor.core.per_frame import per_frame
 from monitor.core.prior import BankPrior, MeanPrior, Prior, Seen
 from monitor.core.segmenter import Segmenter
 from monitor.core.tiles import TILE, Reach, per_tile, tiled
 from schemas.artifacts import Architecture, InputSpec
-from trainer.calibrate import CalibrationSettings
 
 NETWORKS = ("encoder", "decoder", "autoencoder", "segmenter", "denoiser")
 FRAMES = [(1, 160, 240), (3, 240, 144), (1, 16, 400)]
@@ -209,19 +208,20 @@ def test_the_method_shows_its_networks_no_more_than_a_tile(kind: str) -> None:
         suspicion = per_frame(segmenter, frames)
         handle = nn.modules.module.register_module_forward_pre_hook(watch)
         try:
-            steps = explain(Networks(autoencoder, segmenter, prior), frames, bank, method)
+            networks = Networks(autoencoder, segmenter, prior)
+            steps, found_suspicion = explain(networks, frames, bank, method), suspect(networks, frames)
         finally:
             handle.remove()
     assert 0 < widest < TILE
     torch.testing.assert_close(steps.features, features, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(steps.prior, whole, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(steps.suspicion, suspicion, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found_suspicion, suspicion, rtol=1e-4, atol=1e-4)
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationDraft:
     """The numbers that the decomposition takes."""
 
-    alpha: float = CalibrationSettings().alphas[0]
+    alpha: float = 0.3
     lam: float = 3e-4
     solver_steps: int = 2

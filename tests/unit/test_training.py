@@ -123,7 +123,7 @@ QUICK = BuildSettings(
     bank_images=12,
     training=replace(SETTINGS, steps=120),
     segmenter=SegmenterSettings(steps=20, batch=8, piece=32),
-    calibration=CalibrationSettings(lambdas=(3e-4,), smoothings=(0.9,), defects=12, false_reject_rate=0.1),
+    calibration=CalibrationSettings(trials=1, smoothings=(0.9,), defects=12, false_reject_rate=0.1),
 )
 
 

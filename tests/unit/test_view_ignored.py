@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from monitor.core.inspector import Inspector
-from monitor.core.scoring import Normality
+from monitor.core.scoring import Normality, Witnesses, anomaly_map
 from monitor.core.view import Viewer
 from schemas.artifacts import Lighting
 from schemas.errors import TrainingError
@@ -117,9 +117,16 @@ def test_a_spread_is_infinite_where_nothing_is_inspected_and_the_rest_does_not_m
     excess = torch.rand(6, 32, 32)
     inspected = torch.ones(32, 32, dtype=torch.bool)
     inspected[:12, :20] = False
-    spread = Normality.fit(excess, inspected).spread
-    assert torch.equal(torch.isinf(spread), ~inspected)
-    assert torch.equal(Normality.fit(excess, torch.ones_like(inspected)).spread, Normality.fit(excess).spread)
+    found = Normality.fit(excess, excess / 2, inspected)
+    assert torch.equal(torch.isinf(found.spread), ~inspected)
+    assert torch.equal(torch.isinf(found.detail), ~inspected)
+    everything = Normality.fit(excess, excess / 2, torch.ones_like(inspected))
+    assert torch.equal(everything.spread, Normality.fit(excess, excess / 2).spread)
+    # Not even the floor that every inspected pixel has, however odd the pixel looks.
+    seen = Witnesses(excess + 1.0, excess + 1.0, torch.full_like(excess, 9.0))
+    anomaly = anomaly_map(seen, found, 0.6)
+    assert (anomaly[:, ~inspected] == 0).all()
+    assert (anomaly[:, inspected] > 0).all()
 
 
 def test_synthetic_defects_lie_where_they_count() -> None:

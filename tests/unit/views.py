@@ -53,7 +53,7 @@ def train(
         view=view,
         training=training,
         segmenter=SegmenterSettings(steps=30, batch=8, piece=32),
-        calibration=CalibrationSettings(lambdas=(3e-4,), smoothings=(0.0, 0.9), defects=16, false_reject_rate=0.05),
+        calibration=CalibrationSettings(trials=1, smoothings=(0.0, 0.9), defects=16, false_reject_rate=0.05),
     )
     manifest = build(write(place / "images", images), place / "bundle", wanted, Quiet())
     torch.set_num_threads(threads)

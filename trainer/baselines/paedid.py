@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from monitor.core.autoencoder import PatchAutoencoder
 from monitor.core.folding import for_inference
-from monitor.core.inspector import Explanation, anomaly_map, explain
+from monitor.core.inspector import Explanation, explain, suspect, witness
 from monitor.core.memory_bank import MemoryBank
 from monitor.core.networks import Networks
 from monitor.core.per_frame import per_frame
 from monitor.core.prior import restrict
-from monitor.core.scoring import image_score
+from monitor.core.scoring import anomaly_map, image_score
 from monitor.core.tiles import tiled
 from schemas.artifacts import InputSpec
 from trainer.bank import affordable, bank_normals, entries_of
@@ -65,8 +65,11 @@ class Paedid:
     def score(self, images: Images) -> Scores:
         """Return the anomaly maps and scores of ``monitor.core.inspector``."""
         calibrated = self._model.calibrated
-        anomaly = anomaly_map(self._explain(images), calibrated.normality, calibrated.calibration)
-        scores = image_score(anomaly, calibrated.calibration.score_pixels)
+        calibration = calibrated.calibration
+        suspicion = suspect(self._model.networks, torch.from_numpy(images))
+        seen = witness(self._explain(images), suspicion, calibration.polarity)
+        anomaly = anomaly_map(seen, calibrated.normality, calibration.smoothing)
+        scores = image_score(anomaly, calibration.score_pixels)
         return Scores(anomaly.numpy(), scores.numpy())
 
     def mask_rule(self) -> MaskRule:
@@ -86,7 +89,8 @@ class Paedid:
         bank = entries_of(calibrated.bank).nbytes
         networks = self._model.networks
         weights = sum(map(parameter_bytes, (networks.autoencoder, networks.segmenter, networks.prior)))
-        return weights + bank + calibrated.normality.spread.nbytes
+        normality = calibrated.normality
+        return weights + bank + normality.spread.nbytes + normality.detail.nbytes
 
     @property
     def _model(self) -> _Learnt:
