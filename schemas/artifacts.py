@@ -172,6 +172,8 @@ class Calibration(_Frozen):
     solver_steps: Annotated[int, Field(ge=1, le=1000)]
     polarity: Polarity
     mask_threshold: Positive
+    # The share of a frame's own peak that a pixel of its mask is above as well.
+    relative_level: Share = 0.0
     min_area: Annotated[int, Field(ge=1)]
     score_pixels: Annotated[int, Field(ge=1)]
     # Standard deviation, in pixels, of the Gaussian that evens the anomaly map out; 0: none.

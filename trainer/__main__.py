@@ -64,7 +64,12 @@ def train(
     false_reject_rate: Annotated[
         float, typer.Option(min=0.0001, max=0.5, help="Share of good parts that may be flagged.")
     ] = 0.01,
-    steps: Annotated[int, typer.Option(min=1, help="Gradient steps of each network; more for varied products.")] = 1200,
+    steps: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Gradient steps of the autoencoder, half of the segmenter's; more for varied products."
+        ),
+    ] = 1200,
     learning_rate: Annotated[
         float, typer.Option(min=1e-6, max=1.0, help="Of the autoencoder: the highest of its schedule.")
     ] = 3e-3,
@@ -85,7 +90,7 @@ def train(
     from trainer.build import BuildSettings, build
     from trainer.calibrate import CalibrationSettings
     from trainer.progress import ProgressReporter
-    from trainer.segmenting import SegmenterSettings
+    from trainer.segmenting import STEPS_EACH, SegmenterSettings
     from trainer.training import TrainingSettings
     from trainer.view_settings import ViewSettings
 
@@ -97,7 +102,7 @@ def train(
         prior=prior,
         view=ViewSettings(roi, ignore, register, max_shift, max_rotation, lighting),
         training=TrainingSettings(steps=steps, learning_rate=learning_rate, seed=seed),
-        segmenter=SegmenterSettings(steps=steps),
+        segmenter=SegmenterSettings(steps=STEPS_EACH * steps),
         calibration=CalibrationSettings(polarity=polarity, false_reject_rate=false_reject_rate, seed=seed),
     )
     with ProgressReporter() as reporter:

@@ -1,9 +1,9 @@
 """Calibration without defect labels: (α, λ, smoothing, thresholds) from validation normals with synthetic defects.
 
 α and λ are searched by DIRECT (Jones, Perttunen and Stuckman 1993), which needs no gradient, no seed and few trials.
-For each pair of them the rest costs next to nothing and is searched exhaustively: every smoothing with every level,
-and then the minimum area. Polarity is not searched: half of the synthetic defects are dark and half are bright, so they
-cannot tell; it is knowledge of the product, and the user's to say.
+For each pair of them the rest costs next to nothing and is searched exhaustively: every smoothing with every level, and
+then the level relative to the frame, and the minimum area. Polarity is not searched: half of the synthetic defects are
+dark and half are bright, so they cannot tell; it is knowledge of the product, and the user's to say.
 
 The verdict threshold is chosen last, on the clean validation normals alone. No test image is ever touched.
 """
@@ -28,7 +28,7 @@ from trainer.bank import Encoded, build_bank, witnesses_of
 from trainer.metrics import auroc, mean_dice
 from trainer.report_data import CalibrationReport, Candidate, collect_report
 from trainer.synthetic import PLAIN
-from trainer.thresholds import MIN_AREAS, MaskRule, best_level
+from trainer.thresholds import MIN_AREAS, MaskRule, above_peak, best_level
 from trainer.visible_defects import paste_visible_defect
 
 Progress = Callable[[int, int], None]
@@ -63,6 +63,8 @@ class CalibrationSettings:
 # Of levels that are as good as the best within what so few synthetic defects can tell, the highest: it marks the fewest
 # sound pixels, and real defects are mostly plainer than synthetic ones.
 AS_GOOD = 0.005
+# Shares of the frame's own peak, the candidates. Not more: beside a strong defect a faint one is to be found, too.
+RELATIVES = (0.0, 0.01, 0.02, 0.03)
 # The image score averages the largest values of this many pixels of a 128x128 frame, and in proportion elsewhere.
 SCORE_PIXELS = (10, 30, 100, 300)
 
@@ -96,7 +98,6 @@ class _Evidence:
     defective: Tensor  # (D, H, W) normals with a pasted defect
     normality: Normality  # of all normals: what the bundle keeps
     bank: MemoryBank
-    level: float  # of the mask
     dice: float  # the best mean Dice of any level
 
 
@@ -134,7 +135,7 @@ def calibrate(
     networks = networks.for_inference()
     material = _prepare(networks, normals, validation, settings, inspected)
     best, tried = _search(networks, material, settings, progress)
-    min_area, dice = _choose_min_area(best.defective.numpy(), material.truth, best.level)
+    rule, dice = _choose_rule(best.defective.numpy(), material.truth)
     score_pixels = _choose_score_pixels(best.clean, best.defective)
     scores = image_score(best.clean, score_pixels), image_score(best.defective, score_pixels)
     calibration = Calibration(
@@ -143,8 +144,9 @@ def calibrate(
         solver_steps=settings.solver_steps,
         polarity=settings.polarity,
         smoothing=best.draft.smoothing,
-        mask_threshold=best.level,
-        min_area=min_area,
+        mask_threshold=rule.level,
+        relative_level=rule.relative,
+        min_area=rule.min_area,
         score_pixels=score_pixels,
         synthetic_dice=dice,
         verdict=_choose_verdict(*scores, settings),
@@ -156,7 +158,7 @@ def calibrate(
         images=material.defective.frames.numpy(),
         truth=material.truth,
         anomaly=best.defective.numpy(),
-        rule=MaskRule(best.level, min_area),
+        rule=rule,
         candidates=tried,
     )
     return Calibrated(calibration, best.normality, best.bank, report)
@@ -245,14 +247,13 @@ def _gather(
             _anomalies(clean, half, others, smoothing),
             _anomalies(defective, half[material.origin], others, smoothing),
         )
-        level, dice = best_level(maps[1].numpy(), material.truth, SILENCE, AS_GOOD)
+        _, dice = best_level(maps[1].numpy(), material.truth, SILENCE)
         yield _Evidence(
             draft=replace(draft, smoothing=smoothing),
             clean=maps[0],
             defective=maps[1],
             normality=_fit(smoothed, clean.detail, half >= 0, material),
             bank=bank,
-            level=level,
             dice=dice,
         )
 
@@ -269,11 +270,14 @@ def _anomalies(seen: Witnesses, half: Tensor, others: list[Normality], smoothing
     return maps
 
 
-def _choose_min_area(anomaly: NDArray[np.float32], truth: NDArray[np.bool_], level: float) -> tuple[int, float]:
-    """Return the smallest region worth reporting, and the mean Dice with it."""
-    dices = [mean_dice(MaskRule(level, area).masks(anomaly), truth) for area in MIN_AREAS]
-    index = int(np.argmax(dices))
-    return MIN_AREAS[index], dices[index]
+def _choose_rule(anomaly: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[MaskRule, float]:
+    """Return the level, the share of the frame's peak and the smallest region worth reporting; and their mean Dice."""
+    levels = [best_level(above_peak(anomaly, relative), truth, SILENCE, AS_GOOD) for relative in RELATIVES]
+    chosen = int(np.argmax([dice for _, dice in levels]))
+    rules = [MaskRule(levels[chosen][0], area, RELATIVES[chosen]) for area in MIN_AREAS]
+    dices = [mean_dice(rule.masks(anomaly), truth) for rule in rules]
+    best = int(np.argmax(dices))
+    return rules[best], dices[best]
 
 
 def _choose_score_pixels(clean: Tensor, defective: Tensor) -> int:

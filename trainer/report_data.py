@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.metrics import Maps, Masks, dice
-from trainer.thresholds import MaskRule, dice_at
+from trainer.thresholds import MaskRule, above_peak, dice_at
 
 # The curve goes from the chosen level to this many times less and more.
 CURVE_SPAN, CURVE_POINTS = 12.0, 49
@@ -79,7 +79,7 @@ def collect_report(
         candidates: all that were tried.
     """
     levels = np.geomspace(rule.level / CURVE_SPAN, rule.level * CURVE_SPAN, CURVE_POINTS).astype(np.float32)
-    curve = dice_at(anomaly, truth, levels).mean(axis=0)
+    curve = dice_at(above_peak(anomaly, rule.relative), truth, levels).mean(axis=0)
     found = rule.masks(anomaly)
     dices = dice(found, truth)
     examples = [

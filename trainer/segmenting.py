@@ -23,6 +23,8 @@ Masks = NDArray[np.bool_]
 Inspected = NDArray[np.bool_] | None
 # Standard deviations of the light's gain, from place to place, and of its offset, of a range of 1.
 UNEVEN, OFFSET = 0.12, 0.03
+# Its gradient steps for each of the autoencoder's, where a user says how many.
+STEPS_EACH = 2
 MIRRORED = ((), (1,), (2,), (1, 2))
 
 
@@ -43,7 +45,7 @@ class SegmenterSettings:
         seed: of everything random.
     """
 
-    steps: int = 1200
+    steps: int = 2400
     batch: int = 24
     piece: int = 64
     pieces: int = 4

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.core.regions import threshold
+from monitor.core.regions import peak, threshold
 from trainer.metrics import Maps, Masks, mean_dice
 
 MIN_AREAS = (1, 2, 4, 8, 16)
@@ -18,14 +18,15 @@ ABOVE = (3e-6, 0.7)
 
 @dataclass(frozen=True, slots=True)
 class MaskRule:
-    """How a map becomes a mask: above ``level``, in 8-connected regions of ``min_area`` pixels or more."""
+    """How a map becomes a mask, see ``monitor.core.regions.threshold``."""
 
     level: float
     min_area: int = 1
+    relative: float = 0.0
 
     def masks(self, maps: Maps) -> Masks:
         """Return the masks (B, H, W) of maps (B, H, W)."""
-        return np.stack([threshold(each, self.level, self.min_area) for each in maps])
+        return np.stack([threshold(each, self.level, self.min_area, self.relative) for each in maps])
 
 
 def candidate_levels(maps: Maps) -> NDArray[np.float32]:
@@ -66,6 +67,12 @@ def crossed_dice(curves: NDArray[np.float64], repeats: int, seed: int) -> NDArra
         for chosen, told in (np.array_split(order, 2), np.array_split(order, 2)[::-1]):
             row[told] = curves[told, int(np.argmax(curves[chosen].mean(axis=0)))]
     return np.asarray(reported.mean(axis=0))
+
+
+def above_peak(maps: Maps, relative: float) -> Maps:
+    """Return maps (B, H, W) with 0 where they are not above the share ``relative`` of their own peak."""
+    peaks = np.array([peak(each) for each in maps], np.float32)[:, None, None]
+    return np.where(maps > relative * peaks, maps, np.float32(0.0))
 
 
 def best_level(maps: Maps, truth: Masks, least: float = 0.0, tolerance: float = 0.0) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from monitor.core.inspector import Inspector
 from schemas.messages import Verdict
 from trainer.build import BuildSettings, build
 from trainer.progress import ProgressReporter
-from trainer.segmenting import SegmenterSettings
+from trainer.segmenting import STEPS_EACH, SegmenterSettings
 from trainer.training import TrainingSettings
 
 CAMERA = "demo-camera"
@@ -41,7 +41,7 @@ class DemoSettings:
         data: a data set in MVTec layout; None: the simulated line.
         frames: parts to measure; None: all of the data set, or 400 simulated ones.
         rate: parts a second; None: as fast as they are inspected.
-        steps: gradient steps of training; None: the trainer's default.
+        steps: gradient steps of training, as of ``paedid-trainer train``; None: its default.
         lessons: good parts to confirm.
         exit: whether to end by itself.
         report: where to write the figures as JSON, beside ``directory/report.json``.
@@ -92,7 +92,8 @@ def _train(normals: Path, bundle: Path, settings: DemoSettings) -> float:
     started = time.monotonic()
     training, segmenter = TrainingSettings(seed=settings.seed), SegmenterSettings()
     if settings.steps is not None:
-        training, segmenter = replace(training, steps=settings.steps), replace(segmenter, steps=settings.steps)
+        training = replace(training, steps=settings.steps)
+        segmenter = replace(segmenter, steps=STEPS_EACH * settings.steps)
     with ProgressReporter() as reporter:
         build(normals, bundle, BuildSettings(training=training, segmenter=segmenter), reporter)
     return time.monotonic() - started

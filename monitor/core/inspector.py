@@ -164,7 +164,7 @@ class Inspector:
         residual: NDArray[np.float32],
     ) -> Inspection:
         calibration = self.manifest.calibration
-        mask = threshold(anomaly, calibration.mask_threshold, calibration.min_area)
+        mask = threshold(anomaly, calibration.mask_threshold, calibration.min_area, calibration.relative_level)
         return Inspection(
             score=score,
             flagged=score > calibration.verdict.threshold,

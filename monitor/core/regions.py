@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.core.shape import Scale, Shape, measure_shape
+from schemas.artifacts import PAPER_PIXELS
 from schemas.messages import RegionMessage
 
 # A noisy frame, or a camera that was knocked, gives thousands of specks. Nobody reads them, and each is a row in the
 # database: beyond so many only the largest are told of, with the number that there were.
 MAX_REGIONS: Final = 200
+# The peak of an anomaly map is the mean of so many of its pixels, of a 128x128 frame.
+PEAK_PIXELS: Final = 10
 MICROMETRES: Final = 1000.0  # in a millimetre
 
 
@@ -27,9 +30,23 @@ class Regions:
     count: int
 
 
-def threshold(anomaly: NDArray[np.float32], level: float, min_area: int) -> NDArray[np.bool_]:
-    """Return the mask (H, W) of an anomaly map: above ``level``, in regions of ``min_area`` pixels or more."""
-    above = anomaly > level
+def peak(anomaly: NDArray[np.float32]) -> float:
+    """Return how odd the oddest place of an anomaly map (H, W) is: the mean of its largest values."""
+    count = max(1, round(PEAK_PIXELS * anomaly.size / PAPER_PIXELS))
+    return float(np.partition(anomaly, -count, axis=None)[-count:].mean())
+
+
+def threshold(anomaly: NDArray[np.float32], level: float, min_area: int, relative: float = 0.0) -> NDArray[np.bool_]:
+    """Return the mask (H, W) of an anomaly map.
+
+    Args:
+        anomaly: (H, W).
+        level: what a pixel of the mask is above.
+        min_area: the pixels that a region has at least.
+        relative: the share of the frame's peak that a pixel of the mask is above as well: beside a strong defect, its
+            halo and the rest of the frame look odder than they are.
+    """
+    above = anomaly > (max(level, relative * peak(anomaly)) if relative else level)
     if min_area <= 1 or not above.any():
         return above
     _, labels, stats, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)

@@ -41,7 +41,8 @@ EDGE = 0.6
 FLOOR = 0.3
 # What FLOOR can come to: with no residual, a pixel is never in a mask and a frame never flagged, whatever the segmenter
 # says. So what a person confirmed stays quiet.
-SILENCE = FLOOR * math.exp(SUSPICION * MOST_SUSPICION)
+# (A little more, for rounding.)
+SILENCE = 1.001 * FLOOR * math.exp(SUSPICION * MOST_SUSPICION)
 # Spread below this share of the mean spread is noise of its estimate from few normals, not precision.
 SPREAD_FLOOR = 0.25
 

@@ -14,7 +14,7 @@ from schemas.artifacts import Polarity
 from tests.unit.small_model import Parts
 from trainer.bank import Encoded, build_bank, entries_of
 from trainer.bundle import Trained
-from trainer.calibrate import Calibrated, CalibrationSettings, calibrate
+from trainer.calibrate import RELATIVES, Calibrated, CalibrationSettings, _choose_rule, calibrate
 from trainer.metrics import auroc, mean_dice
 from trainer.thresholds import MIN_AREAS, best_level
 
@@ -111,6 +111,23 @@ def test_of_levels_that_are_as_good_the_highest_is_chosen() -> None:
     assert dice == 1.0
     assert 3.0 <= best_level(maps, truth, tolerance=0.04)[0] < 9.0
     assert best_level(maps, truth, least=20.0) == (20.0, 0.0)
+
+
+def test_the_rule_of_the_mask_is_the_best_of_those_that_were_tried(trained: Trained) -> None:
+    found = trained.calibrated.calibration
+    assert found.relative_level in RELATIVES
+    maps = np.zeros((2, 64, 64), np.float32)
+    truth = np.zeros((2, 64, 64), np.bool_)
+    truth[:, 8:16, 8:16] = True
+    maps[truth] = 9.0
+    maps[0, 20:30, 20:30] = 5.0  # beside a defect of 500 in the first frame, a halo as odd as ...
+    maps[0][truth[0]] = 500.0
+    maps[1][truth[1]] = 5.0  # ... the defect of the second
+    rule, dice = _choose_rule(maps, truth)
+    assert dice == 1.0
+    assert rule.relative == 0.01
+    assert SILENCE * 0.9999 < rule.level < 5.0
+    assert (rule.masks(maps) == truth).all()
 
 
 def test_the_same_seed_calibrates_alike(trained: Trained, parts: Parts) -> None:

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.ndimage import label
 
-from monitor.core.regions import MAX_REGIONS, Regions, measure_regions, threshold
+from monitor.core.regions import MAX_REGIONS, Regions, measure_regions, peak, threshold
 
 anomalies = arrays(
     np.float32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.sampled_from([0.0, 0.5, 1.0, 1.5, 3.0])
@@ -61,6 +61,7 @@ def test_the_largest_region_comes_first(anomaly: NDArray[np.float32]) -> None:
 def test_no_defect_is_no_region() -> None:
     nothing = np.zeros((8, 8), np.float32)
     assert not threshold(nothing, 0.5, 4).any()
+    assert not threshold(nothing, 0.5, 1, 0.5).any()
     assert measure_regions(nothing > 0.5, nothing, (8, 8)) == Regions((), 0)
 
 
@@ -110,3 +111,21 @@ def test_of_thousands_of_specks_the_largest_are_measured_and_all_are_counted() -
     assert len(found.measured) == MAX_REGIONS == 200
     assert [region.area for region in found.measured[:3]] == [21, 3, 1]
     assert [(region.x, region.y) for region in found.measured[2:5]] == [(0, 0), (2, 0), (4, 0)]
+
+
+def test_what_is_odd_is_held_against_the_oddest_place_of_its_frame_too() -> None:
+    anomaly = np.zeros((128, 128), np.float32)
+    anomaly[:5, :4] = 100.0
+    anomaly[64, 64] = 2.5
+    assert peak(anomaly) == 100.0
+    assert threshold(anomaly, 1.0, 1).sum() == 21
+    assert threshold(anomaly, 1.0, 1, 0.02).sum() == 21
+    assert threshold(anomaly, 1.0, 1, 0.03).sum() == 20
+    # Where nothing is odder than that, it counts.
+    assert threshold(np.where(anomaly == 100.0, 0.0, anomaly), 1.0, 1, 0.03).sum() == 1
+
+
+def test_a_single_hot_pixel_is_not_the_peak_of_a_frame() -> None:
+    anomaly = np.zeros((256, 256), np.float32)
+    anomaly[3, 3] = 400.0
+    assert peak(anomaly) == 10.0  # of 40 pixels, as 10 are of 128x128

@@ -75,7 +75,7 @@ class Paedid:
     def mask_rule(self) -> MaskRule:
         """Return the product's own calibration."""
         calibration = self._model.calibrated.calibration
-        return MaskRule(calibration.mask_threshold, calibration.min_area)
+        return MaskRule(calibration.mask_threshold, calibration.min_area, calibration.relative_level)
 
     @torch.inference_mode()
     def layers(self, images: Images) -> Layers:
