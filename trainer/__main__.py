@@ -66,9 +66,7 @@ def train(
     ] = 0.01,
     steps: Annotated[
         int,
-        typer.Option(
-            min=1, help="Gradient steps of the autoencoder, half of the segmenter's; more for varied products."
-        ),
+        typer.Option(min=1, help="Gradient steps of the autoencoder; the segmenter takes twice as many."),
     ] = 1200,
     learning_rate: Annotated[
         float, typer.Option(min=1e-6, max=1.0, help="Of the autoencoder: the highest of its schedule.")
