@@ -21,11 +21,16 @@ def explain_settings(settings: Settings) -> Iterator[str]:
     for section in Settings.model_fields:
         values: BaseModel = getattr(settings, section)
         yield ""
-        yield f"# {inspect.getdoc(type(values))}"
+        yield f"# {_on_one_line(inspect.getdoc(type(values)))}"
         yield f"{section}:"
         for key, field in type(values).model_fields.items():
-            yield f"  # {field.description} [{PREFIX}{section.upper()}__{key.upper()}]"
+            yield f"  # {_on_one_line(field.description)} [{PREFIX}{section.upper()}__{key.upper()}]"
             yield f"  {key}: {_as_yaml(_without_secrets(key, getattr(values, key)))}"
+
+
+def _on_one_line(text: str | None) -> str:
+    """Return a docstring as a comment: a second line of it would be read as a setting."""
+    return " ".join((text or "").split())
 
 
 def _without_secrets(key: str, value: object) -> object:
