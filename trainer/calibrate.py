@@ -189,22 +189,20 @@ def _prepare(
 def _search(
     networks: Networks, material: _Material, settings: CalibrationSettings, progress: Progress | None
 ) -> tuple[_Evidence, list[Candidate]]:
-    """Return the evidence of the best candidate, and all that were tried."""
+    """Return the evidence of the best candidate; and of each pair (α, λ) that was tried the best smoothing."""
     best: _Evidence | None = None
     tried: list[Candidate] = []
 
     def loss(alpha: float, lam: float) -> float:
         nonlocal best
-        dices = []
-        for evidence in _gather(networks, material, settings, _Draft(alpha, lam, 0.0, settings.solver_steps)):
-            tried.append(Candidate({"α": alpha, "λ": lam, "smoothing": evidence.draft.smoothing}, evidence.dice))
-            dices.append(evidence.dice)
-            if best is None or evidence.dice > best.dice:
-                best = evidence
+        draft = _Draft(alpha, lam, 0.0, settings.solver_steps)
+        found = max(_gather(networks, material, settings, draft), key=lambda evidence: evidence.dice)
+        tried.append(Candidate({"α": alpha, "λ": lam, "smoothing": found.draft.smoothing}, found.dice))
+        if best is None or found.dice > best.dice:
+            best = found
         if progress:
-            done = len(tried) // len(settings.smoothings)
-            progress(done, max(done, settings.trials))
-        return -max(dices)
+            progress(len(tried), max(len(tried), settings.trials))
+        return -found.dice
 
     _direct(loss, settings)
     assert best is not None

@@ -85,8 +85,9 @@ def test_the_candidate_with_the_best_dice_is_chosen(trained: Trained, parts: Par
     chosen = found.calibration
     assert {"α": chosen.alpha, "λ": chosen.lam, "smoothing": chosen.smoothing} == best.parameters
     assert best.dice > min(each.dice for each in tried)
+    assert {each.parameters["smoothing"] for each in tried} <= set(QUICK.smoothings)
     # What was searched, from the middle outwards: both ways along both.
-    pairs = [(each.parameters["α"], each.parameters["λ"]) for each in tried[:: len(QUICK.smoothings)]]
+    pairs = [(each.parameters["α"], each.parameters["λ"]) for each in tried]
     assert len(set(pairs)) == len(pairs) >= 9
     assert pairs[0] == pytest.approx((0.3, 1e-3))
     assert min(alpha for alpha, _ in pairs) < 0.3 < max(alpha for alpha, _ in pairs)
