@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from monitor.core.crew import Crew
 from monitor.core.decomposition import decompose
 from monitor.core.memory_bank import MemoryBank, Retrieval
 from monitor.core.networks import Networks
@@ -109,6 +110,7 @@ class Inspector:
         self._viewer = Viewer(model.manifest.architecture.input, model.manifest.view, model.view)
         self._networks = model.networks.for_inference(self.device)
         self._normality = model.normality.to(self.device)
+        self._crew = Crew()
 
     @cached_property
     def _pinned(self) -> MemoryBank:
@@ -130,21 +132,27 @@ class Inspector:
         """
         return self._viewer.prepare(image)
 
-    @torch.inference_mode()
     def remember(self, frames: NDArray[np.float32]) -> NDArray[np.float16]:
         """Return what the bank keeps of confirmed normals (B, C, H, W): entries (B, P1, P2, P3 + R).
 
         Their residual is held against the pinned normals alone, so that an entry depends on the frame and the model,
         not on what the line has learnt before.
         """
-        steps = explain(self._networks, self._to_device(frames), self._pinned, self.manifest.calibration)
-        return make_entries(steps, self.manifest.calibration.polarity, CONFIRMED_SHARE)
+        calibration, pinned = self.manifest.calibration, self._pinned
 
-    @torch.inference_mode()
+        def entries(some: Tensor) -> list[NDArray[np.float16]]:
+            steps = explain(self._networks, some, pinned, calibration)
+            return [*make_entries(steps, calibration.polarity, CONFIRMED_SHARE)]
+
+        return np.array(self._crew.share(entries, self._to_device(frames)))
+
     def inspect(self, frames: NDArray[np.float32], bank: MemoryBank) -> list[Inspection]:
         """Inspect frames (B, C, H, W) in [0, 1] against a bank. A frame's result does not depend on its batch."""
-        batch = self._to_device(frames)
-        return [found for few in few_at_once(batch) for found in self._inspect_together(batch[few], bank)]
+
+        def inspections(some: Tensor) -> list[Inspection]:
+            return [found for few in few_at_once(some) for found in self._inspect_together(some[few], bank)]
+
+        return self._crew.share(inspections, self._to_device(frames))
 
     def _inspect_together(self, frames: Tensor, bank: MemoryBank) -> list[Inspection]:
         calibration = self.manifest.calibration

@@ -40,8 +40,7 @@ EDGE = 0.6
 # two such pixels the one that looks like a defect is the likelier to be one.
 FLOOR = 0.3
 # What FLOOR can come to: with no residual, a pixel is never in a mask and a frame never flagged, whatever the segmenter
-# says. So what a person confirmed stays quiet.
-# (A little more, for rounding.)
+# says. So what a person confirmed stays quiet. (A thousandth more, for rounding.)
 SILENCE = 1.001 * FLOOR * math.exp(SUSPICION * MOST_SUSPICION)
 # Spread below this share of the mean spread is noise of its estimate from few normals, not precision.
 SPREAD_FLOOR = 0.25

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from monitor.core.autoencoder import PatchAutoencoder
+from monitor.core.crew import Crew
 from monitor.core.folding import for_inference
 from monitor.core.inspector import Explanation, explain, suspect, witness
 from monitor.core.memory_bank import MemoryBank
@@ -42,6 +43,7 @@ class Paedid:
     def __init__(self, settings: ModelSettings | None = None) -> None:
         self._settings = settings or ModelSettings(validation_share=VALIDATION_SHARE)
         self.name = "paedid" if self._settings.prior == "bank" else f"paedid-{self._settings.prior}"
+        self._crew = Crew()
         self._learnt: _Learnt | None = None
         self._inspected: NDArray[np.bool_] | None = None
 
@@ -61,16 +63,18 @@ class Paedid:
         made = make_model(spec_of(normals), parts, settings, stage, self._inspected)
         self._learnt = _Learnt(made.networks.for_inference(), made.calibrated)
 
-    @torch.inference_mode()
     def score(self, images: Images) -> Scores:
         """Return the anomaly maps and scores of ``monitor.core.inspector``."""
-        calibrated = self._model.calibrated
-        calibration = calibrated.calibration
-        suspicion = suspect(self._model.networks, torch.from_numpy(images))
-        seen = witness(self._explain(images), suspicion, calibration.polarity)
-        anomaly = anomaly_map(seen, calibrated.normality, calibration.smoothing)
-        scores = image_score(anomaly, calibration.score_pixels)
-        return Scores(anomaly.numpy(), scores.numpy())
+        learnt = self._model
+        calibration, normality = learnt.calibrated.calibration, learnt.calibrated.normality
+
+        def anomalies(some: Tensor) -> list[Tensor]:
+            steps = explain(learnt.networks, some, learnt.calibrated.bank, calibration)
+            seen = witness(steps, suspect(learnt.networks, some), calibration.polarity)
+            return [*anomaly_map(seen, normality, calibration.smoothing)]
+
+        maps = torch.stack(self._crew.share(anomalies, torch.from_numpy(images)))
+        return Scores(maps.numpy(), image_score(maps, calibration.score_pixels).numpy())
 
     def mask_rule(self) -> MaskRule:
         """Return the product's own calibration."""
