@@ -30,6 +30,8 @@ from trainer.segmenting import STEPS_EACH, SegmenterSettings
 from trainer.training import TrainingSettings
 
 CAMERA = "demo-camera"
+# A simple product is learnt in a third of the steps that the trainer takes, and people want to see something.
+SIMULATED_STEPS = 400
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class DemoSettings:
         data: a data set in MVTec layout; None: the simulated line.
         frames: parts to measure; None: all of the data set, or 400 simulated ones.
         rate: parts a second; None: as fast as they are inspected.
-        steps: gradient steps of training, as of ``paedid-trainer train``; None: its default.
+        steps: gradient steps of training, as of ``paedid-trainer train``; None: its default, but ``SIMULATED_STEPS`` for
+            the simulated line.
         lessons: good parts to confirm.
         exit: whether to end by itself.
         report: where to write the figures as JSON, beside ``directory/report.json``.
@@ -91,9 +94,10 @@ def run_demo(settings: DemoSettings, console: Console) -> dict[str, Any]:
 def _train(normals: Path, bundle: Path, settings: DemoSettings) -> float:
     started = time.monotonic()
     training, segmenter = TrainingSettings(seed=settings.seed), SegmenterSettings()
-    if settings.steps is not None:
-        training = replace(training, steps=settings.steps)
-        segmenter = replace(segmenter, steps=STEPS_EACH * settings.steps)
+    steps = settings.steps or (SIMULATED_STEPS if settings.data is None else None)
+    if steps is not None:
+        training = replace(training, steps=steps)
+        segmenter = replace(segmenter, steps=STEPS_EACH * steps)
     with ProgressReporter() as reporter:
         build(normals, bundle, BuildSettings(training=training, segmenter=segmenter), reporter)
     return time.monotonic() - started
