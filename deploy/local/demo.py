@@ -43,8 +43,8 @@ class DemoSettings:
         data: a data set in MVTec layout; None: the simulated line.
         frames: parts to measure; None: all of the data set, or 400 simulated ones.
         rate: parts a second; None: as fast as they are inspected.
-        steps: gradient steps of training, as of ``paedid-trainer train``; None: its default, but ``SIMULATED_STEPS`` for
-            the simulated line.
+        steps: gradient steps of training, as of ``paedid-trainer train``; None: its default, but for the simulated
+            line ``SIMULATED_STEPS``.
         lessons: good parts to confirm.
         exit: whether to end by itself.
         report: where to write the figures as JSON, beside ``directory/report.json``.
