@@ -81,7 +81,7 @@ def train(
 ) -> None:
     """Train on normal images, build the memory bank, choose the thresholds, and save it all as one bundle.
 
-    Takes a few minutes on two cores. No defect is needed, and none should be among the images.
+    Takes about ten minutes on two cores. No defect is needed, and none should be among the images.
 
     Example: paedid-trainer train images/normal --out bundle
     """
