@@ -30,8 +30,6 @@ from trainer.segmenting import STEPS_EACH, SegmenterSettings
 from trainer.training import TrainingSettings
 
 CAMERA = "demo-camera"
-# A simple product is learnt in a third of the steps that the trainer takes, and people want to see something.
-SIMULATED_STEPS = 400
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,7 @@ class DemoSettings:
         data: a data set in MVTec layout; None: the simulated line.
         frames: parts to measure; None: all of the data set, or 400 simulated ones.
         rate: parts a second; None: as fast as they are inspected.
-        steps: gradient steps of training, as of ``paedid-trainer train``; None: its default, but for the simulated
-            line ``SIMULATED_STEPS``.
+        steps: gradient steps of training, as of ``paedid-trainer train``; None: its default.
         lessons: good parts to confirm.
         exit: whether to end by itself.
         report: where to write the figures as JSON, beside ``directory/report.json``.
@@ -73,7 +70,7 @@ def run_demo(settings: DemoSettings, console: Console) -> dict[str, Any]:
     else:
         story = of_simulation(settings.directory, settings.frames, settings.seed)
     bundle = settings.directory / "bundle"
-    console.print(f"Training on the normal images of {story.normals} (a few minutes on two cores) ...")
+    console.print(f"Training on the normal images of {story.normals} (about eight minutes on two cores) ...")
     train_seconds = _train(story.normals, bundle, settings)
     console.print("Starting a Kafka broker, Valkey, a worker and the learner ...")
     with Stack(settings.directory / "stack", bundle, keep_images="all") as stack:
@@ -94,10 +91,9 @@ def run_demo(settings: DemoSettings, console: Console) -> dict[str, Any]:
 def _train(normals: Path, bundle: Path, settings: DemoSettings) -> float:
     started = time.monotonic()
     training, segmenter = TrainingSettings(seed=settings.seed), SegmenterSettings()
-    steps = settings.steps or (SIMULATED_STEPS if settings.data is None else None)
-    if steps is not None:
-        training = replace(training, steps=steps)
-        segmenter = replace(segmenter, steps=STEPS_EACH * steps)
+    if settings.steps is not None:
+        training = replace(training, steps=settings.steps)
+        segmenter = replace(segmenter, steps=STEPS_EACH * settings.steps)
     with ProgressReporter() as reporter:
         build(normals, bundle, BuildSettings(training=training, segmenter=segmenter), reporter)
     return time.monotonic() - started
