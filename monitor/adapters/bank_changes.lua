@@ -4,7 +4,8 @@
 -- KEYS: meta, slots, log
 -- ARGV: the copy's version, the head it had there (both '' for none), the most bytes to return
 -- Returns {'missing'}, or {'reload', version, head, shape} when the log does not reach back to this version and head,
--- or {'delta', version, head, shape, slot, bytes or nil, slot, ...}.
+-- or {'delta', version, head, shape, slot, bytes or nil, slot, ...},
+-- or, when more than one slot changed and they are more bytes than that, {'names', version, head, shape, slot, slot, ...}.
 
 local meta, slots, log = unpack(KEYS)
 local since, since_head, most_bytes = unpack(ARGV)
@@ -38,8 +39,8 @@ for _, entry in ipairs(redis.call('XRANGE', log, '(' .. since .. '-1', '+')) do
         changed[#changed + 1] = slot
     end
 end
-if #changed * tonumber(slot_bytes) > tonumber(most_bytes) then
-    return reload
+if #changed > 1 and #changed * tonumber(slot_bytes) > tonumber(most_bytes) then
+    return {'names', version, head, shape, unpack(changed)}
 end
 for _, slot in ipairs(changed) do
     delta[#delta + 1] = slot

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,10 @@ from monitor.errors import StoreUnavailableError
 from monitor.ports import BankChanges, BankKey, SlotChange
 
 MAX_ATTEMPTS: Final = 10
+MAX_TURNS: Final = 100
 HEADS_KEPT: Final = 64
+
+Slots: TypeAlias = dict[int, NDArray[np.float16] | None]
 
 
 class BankReader:
@@ -37,38 +40,56 @@ class BankReader:
         """Return what brings a copy at version ``since`` up to date; see ``BankStore.changes``."""
         head = None if since is None else self._heads.get(key, {}).get(since)
         delta = self._delta(key, since, head)
-        if not delta.reload:
-            return self._give(key, delta, reload=False, slots=delta.slots)
+        if not delta.reload and (changes := self._catch_up(key, delta, {}, reload=False)):
+            return changes
         for _ in range(MAX_ATTEMPTS):
-            slots = self._read_slots(key, delta)
+            start = self._delta(key, None, None)
+            slots = self._read_slots(key, start, self._filled(key))
             # Edits during the reading may have mixed versions; the log since its beginning puts that right.
-            begun, delta = delta, self._delta(key, delta.version, delta.head)
-            if not delta.reload:
-                slots.update({change.slot: change.features for change in delta.slots})
-                filled = (SlotChange(slot, slots[slot]) for slot in sorted(slots) if slots[slot] is not None)
-                return self._give(key, delta, reload=True, slots=tuple(filled))
-        msg = f"bank {wire.tag(key)} changed faster than it could be read, last from version {begun.version}"
+            delta = self._delta(key, start.version, start.head)
+            if changes := self._catch_up(key, delta, slots, reload=True):
+                return changes
+        msg = f"bank {wire.tag(key)} changed faster than it could be read, last from version {start.version}"
         raise StoreUnavailableError(msg)
+
+    def _catch_up(self, key: BankKey, delta: wire.Delta, slots: Slots, *, reload: bool) -> BankChanges | None:
+        """Return the changes up to the newest version, or None if the log was trimmed meanwhile.
+
+        Each turn reads what was edited during the one before: less and less, unless edits are faster than reading.
+        """
+        for _ in range(MAX_TURNS):
+            if delta.reload:
+                return None
+            if delta.names:
+                slots |= self._read_slots(key, delta, delta.names)
+                delta = self._delta(key, delta.version, delta.head)
+                continue
+            slots |= {change.slot: change.features for change in delta.slots}
+            self._vouch(key, delta)
+            changed = (SlotChange(slot, slots[slot]) for slot in sorted(slots) if not reload or slots[slot] is not None)
+            return BankChanges(version=delta.version, reload=reload, slots=tuple(changed))
+        return None
 
     def _delta(self, key: BankKey, since: int | None, head: bytes | None) -> wire.Delta:
         start = ("", "") if since is None or head is None else (since, head)
         return wire.parse_delta(key, self._script(keys=wire.keys(key)[:3], args=[*start, self._chunk_bytes]))
 
-    def _read_slots(self, key: BankKey, start: wire.Delta) -> dict[int, NDArray[np.float16] | None]:
+    def _filled(self, key: BankKey) -> list[int]:
+        return sorted(int(slot) for slot in self._redis.hkeys(wire.keys(key)[wire.PARTS.index("slots")]))
+
+    def _read_slots(self, key: BankKey, start: wire.Delta, wanted: Sequence[int]) -> Slots:
         name = wire.keys(key)[wire.PARTS.index("slots")]
-        filled = sorted(int(slot) for slot in self._redis.hkeys(name))
         size = max(1, self._chunk_bytes // (2 * int(np.prod(start.shape))))
-        slots: dict[int, NDArray[np.float16] | None] = {}
-        for first in range(0, len(filled), size):
-            chunk = filled[first : first + size]
+        slots: Slots = {}
+        for first in range(0, len(wanted), size):
+            chunk = wanted[first : first + size]
             for slot, data in zip(chunk, self._redis.hmget(name, chunk), strict=True):
                 slots[slot] = None if data is None else from_bytes(data, start.shape)
         return slots
 
-    def _give(self, key: BankKey, delta: wire.Delta, *, reload: bool, slots: tuple[SlotChange, ...]) -> BankChanges:
+    def _vouch(self, key: BankKey, delta: wire.Delta) -> None:
         heads = self._heads.setdefault(key, {})
         heads.pop(delta.version, None)
         heads[delta.version] = delta.head
         if len(heads) > HEADS_KEPT:
             del heads[next(iter(heads))]
-        return BankChanges(version=delta.version, reload=reload, slots=slots)

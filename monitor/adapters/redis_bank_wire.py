@@ -28,12 +28,17 @@ REMEDY: Final = "Give each trained model its own model_id, or name the bundle th
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """The answer of ``bank_changes.lua``: with ``reload``, the copy has to be read anew, and ``slots`` is empty."""
+    """The answer of ``bank_changes.lua``.
+
+    With ``reload``, the copy has to be read anew. ``names``, where there are any, are the slots that changed, when
+    they were too many bytes for one answer; else ``slots`` are their changes.
+    """
 
     reload: bool
     version: int
     head: bytes
     shape: tuple[int, int, int]
+    names: tuple[int, ...]
     slots: tuple[SlotChange, ...]
 
 
@@ -117,11 +122,13 @@ def parse_delta(bank: BankKey, reply: list[Any]) -> Delta:
         raise missing(bank)
     p1, p2, p3 = map(int, reply[3].split(b","))
     shape = (p1, p2, p3)
-    changed = zip(reply[4::2], reply[5::2], strict=True)
+    names = tuple(map(int, reply[4:])) if reply[0] == b"names" else ()
+    changed = () if names else zip(reply[4::2], reply[5::2], strict=True)
     return Delta(
         reload=reply[0] == b"reload",
         version=int(reply[1]),
         head=reply[2],
         shape=shape,
+        names=names,
         slots=tuple(SlotChange(int(slot), None if data is None else from_bytes(data, shape)) for slot, data in changed),
     )

@@ -27,6 +27,7 @@ from monitor.core.scoring import (
     fine_detail,
     image_score,
     known_residual,
+    novelty,
     residual_strength,
 )
 from monitor.core.tiles import tiled
@@ -62,6 +63,8 @@ class Inspection:
         mask: (H, W) the defect's contour.
         anomaly: (H, W) the residual beyond what the nearest normals left themselves, in units of the normals' spread.
         prior: (C, H, W) X̂; ``background``: L; ``residual``: S.
+        distance: (P1, P2) s, how far the features of each location are from the nearest normal's, 0 (known) to 2.
+        novelty: (P1, P2) the largest residual of each location beyond what the bank knows, in the normals' spreads.
     """
 
     score: float
@@ -71,6 +74,8 @@ class Inspection:
     prior: NDArray[np.float32]
     background: NDArray[np.float32]
     residual: NDArray[np.float32]
+    distance: NDArray[np.float32]
+    novelty: NDArray[np.float32]
 
 
 class Method(Protocol):
@@ -160,28 +165,26 @@ class Inspector:
         seen = witness(steps, suspect(self._networks, frames), calibration.polarity)
         anomaly = anomaly_map(seen, self._normality, calibration.smoothing)
         scores = image_score(anomaly, calibration.score_pixels).cpu().numpy()
-        maps = [tensor.cpu().numpy() for tensor in (anomaly, steps.prior, steps.background, steps.residual)]
-        return [self._conclude(float(score), *planes) for score, *planes in zip(scores, *maps, strict=True)]
+        maps = {
+            "anomaly": anomaly,
+            "prior": steps.prior,
+            "background": steps.background,
+            "residual": steps.residual,
+            "distance": steps.retrieval.score,
+            "novelty": novelty(seen.excess, self._normality, calibration.smoothing, self.manifest.architecture.cell),
+        }
+        planes = {name: tensor.cpu().numpy() for name, tensor in maps.items()}
+        return [
+            self._conclude(float(score), {name: plane[index] for name, plane in planes.items()})
+            for index, score in enumerate(scores)
+        ]
 
-    def _conclude(
-        self,
-        score: float,
-        anomaly: NDArray[np.float32],
-        prior: NDArray[np.float32],
-        background: NDArray[np.float32],
-        residual: NDArray[np.float32],
-    ) -> Inspection:
+    def _conclude(self, score: float, planes: dict[str, NDArray[np.float32]]) -> Inspection:
+        """Return the inspection of one frame of this score and of these maps, named as its attributes."""
         calibration = self.manifest.calibration
-        mask = threshold(anomaly, calibration.mask_threshold, calibration.min_area, calibration.relative_level)
-        return Inspection(
-            score=score,
-            flagged=score > calibration.verdict.threshold,
-            mask=mask,
-            anomaly=anomaly,
-            prior=prior,
-            background=background,
-            residual=residual,
-        )
+        level, relative = calibration.mask_threshold, calibration.relative_level
+        mask = threshold(planes["anomaly"], level, calibration.min_area, relative)
+        return Inspection(score=score, flagged=score > calibration.verdict.threshold, mask=mask, **planes)
 
     def _to_device(self, frames: NDArray[np.float32]) -> Tensor:
         spec = self.manifest.architecture.input

@@ -156,6 +156,15 @@ def anomaly_map(seen: Witnesses, normality: Normality, smoothing: float) -> Tens
     return weigh(excess * sharpness + floor, seen.suspicion)
 
 
+def novelty(excess: Tensor, normality: Normality, smoothing: float, cell: int) -> Tensor:
+    """Return (B, P1, P2): the largest smoothed excess (B, H, W) of each ``cell`` x ``cell`` location, in spreads.
+
+    What the bank does not explain, before the segmenter and the sharpness say how much it looks like a defect.
+    """
+    spreads = smooth(excess, smoothing) / normality.spread
+    return functional.max_pool2d(spreads.unsqueeze(1), cell)[:, 0]
+
+
 def weigh(anomaly: Tensor, suspicion: Tensor) -> Tensor:
     """Return anomalies (B, H, W) times a power of the odds of a defect, from log-odds (B, H, W).
 

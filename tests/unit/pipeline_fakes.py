@@ -102,7 +102,8 @@ class ToyInspector:
         if round(score * 255) == NOT_A_NUMBER:
             score = float("nan")
         mask = frame[0] > 0.5
-        return Inspection(score, score > 0.5, mask, frame[0], frame, frame, frame)
+        cells = np.zeros(ENTRY[:2], np.float32)
+        return Inspection(score, score > 0.5, mask, frame[0], frame, frame, frame, cells, cells)
 
 
 class Store(MemoryInspectionStore):
