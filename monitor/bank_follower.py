@@ -29,11 +29,9 @@ class _Copy:
     missing: bool = False
 
 
-def bank_shape(inspector: Inspector, online_slots: int) -> BankShape:
-    """Return what a bank of this model must fit: its pinned normals, and ``online_slots`` for confirmed ones."""
-    manifest = inspector.manifest
-    capacity = len(inspector.seed) + online_slots
-    return BankShape(manifest.encoder_hash, manifest.architecture.entry_shape, capacity)
+def bank_shape(inspector: Inspector) -> BankShape:
+    """Return what a bank of this model must fit."""
+    return BankShape(inspector.manifest.encoder_hash, inspector.manifest.architecture.entry_shape)
 
 
 class BankFollower:
@@ -42,15 +40,15 @@ class BankFollower:
     Args:
         inspector: makes the banks, filled with the bundle's pinned normals as version 0.
         store: where edits come from.
-        online_slots: slots a bank has beside the pinned ones.
         clock: for the pause between attempts while the store is away.
+        strict: raise while the store is away or lost the bank, instead of going on with the version at hand.
     """
 
-    def __init__(self, inspector: Inspector, store: BankStore, online_slots: int, clock: Clock) -> None:
+    def __init__(self, inspector: Inspector, store: BankStore, clock: Clock, *, strict: bool = False) -> None:
         self._inspector = inspector
         self._store = store
-        self._online_slots = online_slots
         self._clock = clock
+        self._strict = strict
         self._copies: dict[str, _Copy] = {}
         self._away = False
         self._retry_at = 0.0
@@ -60,11 +58,15 @@ class BankFollower:
 
         Raises:
             BankMismatchError: the store's bank was made by another encoder or has another shape.
+            StoreUnavailableError, BankMissingError: if ``strict``.
         """
         copy = self._copies.get(camera)
         if copy is None:
             key = BankKey(camera, self._inspector.manifest.model_id)
-            copy = self._copies[camera] = _Copy(key, self._inspector.new_bank(self._online_slots))
+            copy = self._copies[camera] = _Copy(key, self._inspector.new_bank())
+        if self._strict:
+            self._follow(copy)
+            return copy.bank
         started = self._clock.monotonic()
         if self._away and started < self._retry_at:
             return copy.bank
@@ -82,9 +84,11 @@ class BankFollower:
         try:
             if not copy.followed:
                 # Whoever comes first makes the bank; from then on it is only followed, never made again.
-                self._store.open(copy.key, bank_shape(self._inspector, self._online_slots), self._inspector.seed)
+                self._store.open(copy.key, bank_shape(self._inspector), self._inspector.seed)
             changes = self._store.changes(copy.key, since=copy.bank.version if copy.followed else None)
         except BankMissingError:
+            if self._strict:
+                raise
             # Made anew from the bundle it would lack what people have taught; the learner rebuilds it from SQL.
             if not copy.missing:
                 log.warning(

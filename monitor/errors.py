@@ -11,3 +11,11 @@ class StoreUnavailableError(PaedidError):
 
 class BankMissingError(PaedidError):
     """The store answers but has no such bank: it was emptied, or this is the first start."""
+
+
+class BankMovedError(PaedidError):
+    """Another writer edited the bank first. Nothing was changed; look at the bank again, and decide again."""
+
+
+class BankFullError(PaedidError):
+    """The addition would exceed the bank's byte budget. Nothing was changed."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -91,9 +92,16 @@ class OutboxMessage:
     payload: bytes
 
 
+class Policy(StrEnum):
+    """Whose word teaches a bank: a person's, or that of the rule (``monitor.learning.rule``)."""
+
+    PERSON = "person"
+    RULE = "rule"
+
+
 @dataclass(frozen=True, slots=True)
 class PendingReview:
-    """A person's word that the learner has not dealt with yet."""
+    """A word on a frame that the learner has not dealt with yet."""
 
     review_id: int
     frame_id: str
@@ -103,20 +111,38 @@ class PendingReview:
     note: str | None
     image_sha256: str | None
     created_at: datetime
+    policy: Policy = Policy.PERSON
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenDefect:
+    """The confirmed defect that an addition would have hidden, and the address of a picture of both."""
+
+    frame_id: str
+    picture_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewOutcome:
-    """What became of a review: ``outcome`` is added, known, recorded or refused."""
+    """What became of a review: ``outcome`` is added, known, explained, recorded or refused."""
 
     outcome: str
     detail: str
     bank_version: int | None = None
+    hidden: HiddenDefect | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenDefect:
+    """A frame that was confirmed as defective: no addition to its camera's bank may hide it."""
+
+    frame_id: str
+    image_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class BankEntry:
-    """One normal taught to a bank, as SQL remembers it."""
+    """One normal taught to a bank, as SQL remembers it; the last four say how it left the bank, if it did."""
 
     camera: str
     model_id: str
@@ -124,10 +150,57 @@ class BankEntry:
     slot: int
     image_sha256: str
     features_sha256: str
+    size_bytes: int
     added_by: str
     why: str | None
     version_added: int
-    evicted_frame: str | None = None
+    locations: bytes | None = None  # that it keeps, a bit each (``bank_entry.pack``); None: all
+    policy: Policy = Policy.PERSON
+    added_at: datetime | None = None
+    version_removed: int | None = None
+    removed_at: datetime | None = None
+    removed_by: str | None = None
+    removed_why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """An entry that left a bank: in which version, by whose doing, and why."""
+
+    frame_id: str
+    version: int
+    by: str
+    why: str
+
+
+class OrderKind(StrEnum):
+    """What a person may tell the learner to do with a bank."""
+
+    QUARANTINE = "quarantine"  # take a frame out for good
+    RETRACT = "retract"  # take a frame out because a review was taken back
+    ROLLBACK = "rollback"  # go back to what the bank was at a version
+    RESTORE = "restore"  # go back to what a snapshot holds
+    REBUILD = "rebuild"  # make the bank in Redis anew, of what SQL says
+
+
+@dataclass(frozen=True, slots=True)
+class BankOrder:
+    """An order and, once the learner has dealt with it, what became of it: done or refused."""
+
+    order_id: int
+    kind: OrderKind
+    camera: str
+    model_id: str
+    ordered_by: str
+    created_at: datetime
+    why: str | None = None
+    frame_id: str | None = None
+    version: int | None = None
+    snapshot_sha256: str | None = None
+    outcome: str = "pending"
+    outcome_detail: str | None = None
+    applied_at: datetime | None = None
+    bank_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +213,15 @@ class BankKey:
 
 @dataclass(frozen=True, slots=True)
 class BankShape:
-    """What a bank must fit: the encoder, the (P1, P2, P3 + R) of an entry (features and residual), and its slots."""
+    """What a bank must fit: the encoder, and the (P1, P2, P3 + R) of an entry (features and residual)."""
 
     encoder_hash: str
     features: tuple[int, int, int]
-    capacity: int
 
 
 @dataclass(frozen=True, slots=True)
 class SlotChange:
-    """A slot's new content: a (P1, P2, P3 + R) float16 feature map, or None when it was emptied."""
+    """A slot's new content: a (P1, P2, P3 + R) float16 entry, NaN where it keeps nothing; None when it was emptied."""
 
     slot: int
     features: NDArray[np.float16] | None
@@ -166,12 +238,36 @@ class BankChanges:
 
 @dataclass(frozen=True, slots=True)
 class BankEdit:
-    """The result of offering features: the version that holds them, the slot, and whether they had been there."""
+    """The result of an addition: the version that holds the entry, its slot, and whether it is new.
+
+    ``evicted``: the frames that made room for it, in the same edit.
+    """
 
     version: int
     slot: int
     added: bool
-    evicted_frame: str | None = None
+    evicted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """An entry on its way into a bank, and what was decided about it when the bank had version ``at``.
+
+    Attributes:
+        frame_id: whose entry.
+        features: (P1, P2, P3 + R) float16, NaN at locations that are not kept.
+        at: the bank's version then; at another one the decision would be another.
+        slot: a slot that is free, or made free by ``evict``.
+        evict: slots of entries that make room, never pinned ones.
+        budget: what all learned entries may take in bytes together, as ``monitor.core.bank_entry`` counts them.
+    """
+
+    frame_id: str
+    features: NDArray[np.float16]
+    at: int
+    slot: int
+    evict: tuple[int, ...] = ()
+    budget: int = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,19 +349,35 @@ class InspectionStore(Protocol):
 
 
 class ReviewStore(Protocol):
-    """The database, as the learner sees it."""
+    """People's words in the database, as the learner sees them."""
 
-    def pending_reviews(self, limit: int) -> Sequence[PendingReview]:
-        """Return the oldest reviews the learner has not dealt with."""
+    def pending_reviews(self, limit: int, policies: Collection[Policy]) -> Sequence[PendingReview]:
+        """Return the oldest reviews of these policies that the learner has not dealt with."""
 
-    def complete_review(self, review_id: int, outcome: ReviewOutcome, entry: BankEntry | None = None) -> None:
-        """Store what became of a review and the bank entry it made, in one transaction; repeating it is harmless.
+    def complete_review(
+        self,
+        review_id: int,
+        outcome: ReviewOutcome,
+        entry: BankEntry | None = None,
+        removals: Sequence[Removal] = (),
+    ) -> None:
+        """Store what became of a review, the entry that it made and who made room, in one transaction.
 
-        The entry of ``entry.evicted_frame``, if any, is closed at ``entry.version_added`` in the same transaction.
+        Repeating it is harmless.
         """
+
+    def golden_defects(self, camera: str) -> Sequence[GoldenDefect]:
+        """Return a camera's confirmed defects whose image was kept, in the order in which they were confirmed."""
+
+
+class BankBook(Protocol):
+    """What the database knows of banks: the truth about them, from which Redis' can be made anew."""
 
     def active_entries(self, camera: str, model_id: str) -> Sequence[BankEntry]:
         """Return what a bank holds beside its pinned normals, in the order in which it was added."""
+
+    def entries_at(self, camera: str, model_id: str, version: int) -> Sequence[BankEntry]:
+        """Return what it held at an earlier version."""
 
     def taught_cameras(self, model_id: str) -> Sequence[str]:
         """Return the cameras whose bank of this model was ever edited."""
@@ -275,6 +387,21 @@ class ReviewStore(Protocol):
 
     def next_bank_version(self, camera: str, model_id: str) -> int:
         """Return a version above every one that entries and inspections name, for a bank that is restored."""
+
+    def write(self, camera: str, model_id: str, added: Sequence[BankEntry], removed: Sequence[Removal]) -> None:
+        """Write down edits of a bank, in one transaction; repeating it is harmless."""
+
+    def pending_orders(self, model_id: str, limit: int) -> Sequence[BankOrder]:
+        """Return the oldest orders for banks of this model that the learner has not dealt with."""
+
+    def complete_order(self, order_id: int, outcome: str, detail: str, bank_version: int | None) -> None:
+        """Store what became of an order; repeating it is harmless."""
+
+    def quarantined(self, frame_id: str) -> BankOrder | None:
+        """Return the order that put a frame in quarantine, if any did: no bank may hold it."""
+
+    def paused(self) -> Collection[Policy]:
+        """Return the policies that teach nothing for now."""
 
 
 class BankStore(Protocol):
@@ -314,15 +441,29 @@ class BankStore(Protocol):
             BankMissingError: the store has no such bank (it was emptied).
         """
 
-    def add(self, key: BankKey, shape: BankShape, frame_id: str, features: NDArray[np.float16]) -> BankEdit:
-        """Add a normal's (P1, P2, P3 + R) features under its frame id; a frame already there changes nothing.
+    def learned(self, key: BankKey, frame_id: str) -> BankEdit | None:
+        """Return the edit that added a frame, not ``added`` again, or None if the bank does not hold it.
 
         Raises:
+            StoreUnavailableError: the store is away.
+        """
+
+    def add(self, key: BankKey, shape: BankShape, addition: Addition) -> BankEdit:
+        """Add an entry under its frame id, and evict what makes room for it, in one step.
+
+        A frame that is there already changes nothing, whatever else the addition says.
+
+        Raises:
+            BankMovedError: the bank is at another version.
+            BankFullError: it would take more than the budget.
             StoreUnavailableError, BankMismatchError, BankMissingError.
         """
 
     def remove(self, key: BankKey, shape: BankShape, frame_id: str) -> int:
-        """Empty the slot of a frame that was added; return the bank's version, in which the frame is not.
+        """Empty the slot of a frame that was added; return the version that took it away.
+
+        A frame that is not there changes nothing: the version that took it away, as far as the store remembers, else
+        the bank's.
 
         Raises:
             StoreUnavailableError, BankMismatchError, BankMissingError.

@@ -139,9 +139,10 @@ class ModelSettings(_Section):
     """The folder that paedid-trainer wrote."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """auto (the first GPU, or else the CPU), cpu, cuda or cuda:N."""
-    online_slots: Annotated[int, Field(ge=1, le=100_000)] = 256
-    """How many confirmed normals a bank holds beside the pinned ones of training. Each takes memory in every worker,
-    with the default network 5 bytes for each of its pixels: 80 kB at 128x128, 20 MB at 2048x2048."""
+    bank_bytes: Annotated[int, Field(ge=2**16, le=2**36)] = 32 * 2**20
+    """What confirmed normals may take of each camera's memory bank, in Redis; beyond it the least needed make room.
+    A worker takes about four times as much. One normal takes at most 17 kB at 128x128, mostly far less: only what the
+    bank does not know of it is kept."""
 
 
 class BatchSettings(_Section):

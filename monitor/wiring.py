@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -10,20 +10,24 @@ import torch
 from numpy.typing import NDArray
 
 from monitor.adapters.artifacts import load_bundle
+from monitor.adapters.bank_book import SqlBankBook
 from monitor.adapters.images import FsspecImageStore
 from monitor.adapters.inspections import SqlInspectionStore
 from monitor.adapters.kafka import KafkaPublisher, KafkaSource, ensure_topics
 from monitor.adapters.redis_bank import RedisBankStore
 from monitor.adapters.reviews import SqlReviewStore
-from monitor.bank_follower import bank_shape
 from monitor.clock import SystemClock
 from monitor.core.inspector import Inspector
 from monitor.database_access import open_database
 from monitor.decoding import decode_image
-from monitor.feedback import Learner
+from monitor.learning.admission import Admission
+from monitor.learning.keeper import BankKeeper
+from monitor.learning.learner import Learner
 from monitor.settings import ModelSettings, Settings
 from monitor.worker import WorkerPorts
 from schemas.errors import ConfigurationError
+
+USUAL = 1.75  # until the bundle says
 
 
 def load_inspector(settings: ModelSettings) -> Inspector:
@@ -69,25 +73,33 @@ def open_learner(settings: Settings, inspector: Inspector) -> Iterator[Learner]:
     Raises:
         ServiceUnavailableError, ConfigurationError: with the first that cannot be reached.
     """
-    architecture = inspector.manifest.architecture
-
-    def remember(content: bytes) -> NDArray[np.float16]:
-        image = decode_image(content, settings.limits, architecture.input.source_size, architecture.input.channels)
-        entry: NDArray[np.float16] = inspector.remember(inspector.prepare(image).pixels[None])[0]
-        return entry
-
+    budget = settings.model.bank_bytes
     with open_database(settings) as engine, open_banks(settings) as banks:
+        book, images, clock = SqlBankBook(engine), FsspecImageStore(settings.images.url), SystemClock()
+        read = reader(settings, inspector)
         yield Learner(
             reviews=SqlReviewStore(engine),
-            banks=banks,
-            images=FsspecImageStore(settings.images.url),
-            encode=remember,
-            shape=bank_shape(inspector, settings.model.online_slots),
-            model_id=inspector.manifest.model_id,
-            seed=inspector.seed,
-            clock=SystemClock(),
+            book=book,
+            keeper=BankKeeper(inspector, banks, book, images, read, clock, budget),
+            judge=Admission(inspector, budget, USUAL),
+            images=images,
+            read=read,
+            clock=clock,
             poll_interval_s=settings.review.poll_interval_s,
         )
+
+
+def reader(settings: Settings, inspector: Inspector) -> Callable[[bytes], NDArray[np.float32]]:
+    """Return what turns a stored image into the network's input (C, H, W).
+
+    It raises InvalidFrameError for what is no image, UnregistrableError for what is not in its place.
+    """
+    spec = inspector.manifest.architecture.input
+
+    def read(content: bytes) -> NDArray[np.float32]:
+        return inspector.prepare(decode_image(content, settings.limits, spec.source_size, spec.channels)).pixels
+
+    return read
 
 
 @contextmanager

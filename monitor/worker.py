@@ -81,7 +81,7 @@ def run_worker(
         pipeline = Pipeline(
             source=ports.source,
             inspector=inspector,
-            banks=BankFollower(inspector, ports.banks, settings.model.online_slots, clock),
+            banks=BankFollower(inspector, ports.banks, clock),
             recorder=Recorder(
                 store=ports.store,
                 images=ports.images,

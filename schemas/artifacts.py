@@ -140,9 +140,12 @@ class Architecture(_Frozen):
 
     @property
     def entry_shape(self) -> tuple[int, int, int]:
-        """(P1, P2, P3 + R): what the bank keeps of a normal, its features and, at half the resolution, its residual."""
+        """(P1, P2, P3 + R): what the bank keeps of a normal, its features and its residual.
+
+        Of the residual: its size at half the resolution, and its mean in each location and channel.
+        """
         p1, p2, p3 = self.latent_shape
-        return p1, p2, p3 + max(1, self.cell // 2) ** 2
+        return p1, p2, p3 + max(1, self.cell // 2) ** 2 + self.input.channels
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
@@ -134,22 +135,38 @@ class RegionRow(Base):
 
 
 class ReviewRow(Base):
-    """A person's word on a frame, and what the learner made of it. One review a frame."""
+    """A word on a frame, a person's or the rule's, and what the learner made of it. One at a time for each frame."""
 
     __tablename__ = "reviews"
-    __table_args__ = (Index(None, "outcome", "id"),)
+    __table_args__ = (
+        Index(None, "outcome", "id"),
+        # A word that was taken back stays, and makes place for another.
+        Index(
+            "uq_reviews_frame_id_in_force",
+            "frame_id",
+            unique=True,
+            sqlite_where=text("withdrawn_at IS NULL"),
+            postgresql_where=text("withdrawn_at IS NULL"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    frame_id: Mapped[str] = mapped_column(ForeignKey("inspections.frame_id"), unique=True)
+    frame_id: Mapped[str] = mapped_column(ForeignKey("inspections.frame_id"))
     verdict: Mapped[str] = mapped_column(String(16), comment="normal or defect, as the person says")
+    policy: Mapped[str] = mapped_column(String(16), default="person", comment="person or rule: whose word it is")
     reviewer: Mapped[str] = mapped_column(String(128))
     note: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
-    # 'pending' until the learner has dealt with it; then added, known, recorded or refused.
+    # 'pending' until the learner has dealt with it; then added, known, explained, recorded or refused.
     outcome: Mapped[str] = mapped_column(String(16), default="pending")
     outcome_detail: Mapped[str | None] = mapped_column(Text)
     applied_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     bank_version: Mapped[int | None] = mapped_column(BigInteger)
+    hidden_frame_id: Mapped[str | None] = mapped_column(String(128), comment="the defect that it would have hidden")
+    hidden_picture: Mapped[str | None] = mapped_column(String(64), comment="image store: both frames' patches, PNG")
+    withdrawn_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    withdrawn_by: Mapped[str | None] = mapped_column(String(128))
+    withdrawn_why: Mapped[str | None] = mapped_column(Text)
 
 
 class BankEntryRow(Base):
@@ -168,12 +185,55 @@ class BankEntryRow(Base):
     slot: Mapped[int] = mapped_column(Integer)
     image_sha256: Mapped[str] = mapped_column(String(64))
     features_sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0, comment="what its entry takes")
+    locations: Mapped[bytes | None] = mapped_column(LargeBinary, comment="which it keeps, a bit each; null: all")
+    policy: Mapped[str] = mapped_column(String(16), default="person", comment="person or rule: whose word it was")
     added_by: Mapped[str] = mapped_column(String(128))
     why: Mapped[str | None] = mapped_column(Text)
     added_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     version_added: Mapped[int] = mapped_column(BigInteger)
     version_removed: Mapped[int | None] = mapped_column(BigInteger)
+    removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    removed_by: Mapped[str | None] = mapped_column(String(128))
     removed_why: Mapped[str | None] = mapped_column(Text)
+
+
+class BankOrderRow(Base):
+    """What a person told the learner to do with a bank: take a frame out, go back to a version, and the like."""
+
+    __tablename__ = "bank_orders"
+    __table_args__ = (Index(None, "outcome", "id"), Index(None, "kind", "frame_id"))
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), comment="quarantine, retract, rollback, restore or rebuild")
+    camera: Mapped[str] = mapped_column(String(128))
+    model_id: Mapped[str] = mapped_column(String(64))
+    frame_id: Mapped[str | None] = mapped_column(String(128), comment="of quarantine and retract")
+    version: Mapped[int | None] = mapped_column(BigInteger, comment="of rollback: the version to go back to")
+    snapshot_sha256: Mapped[str | None] = mapped_column(String(64), comment="of restore: its address, image store")
+    ordered_by: Mapped[str] = mapped_column(String(128))
+    why: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    # 'pending' until the learner has dealt with it; then done or refused.
+    outcome: Mapped[str] = mapped_column(String(16), default="pending")
+    outcome_detail: Mapped[str | None] = mapped_column(Text)
+    applied_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    bank_version: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class LearningPauseRow(Base):
+    """A time in which one confirmation policy taught nothing. In force while ``resumed_at`` is null."""
+
+    __tablename__ = "learning_pauses"
+    __table_args__ = (Index(None, "resumed_at"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    policy: Mapped[str] = mapped_column(String(16), comment="person or rule")
+    paused_by: Mapped[str] = mapped_column(String(128))
+    why: Mapped[str | None] = mapped_column(Text)
+    paused_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    resumed_by: Mapped[str | None] = mapped_column(String(128))
+    resumed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class OutboxRow(Base):

@@ -17,14 +17,14 @@ from monitor.core.inspector import (
     empty_bank,
     encode,
     explain,
-    make_entries,
+    pinned_entries,
     suspect,
     witness,
 )
-from monitor.core.memory_bank import MemoryBank, slot_bytes
+from monitor.core.memory_bank import MemoryBank, row_bytes
 from monitor.core.networks import Networks
 from monitor.core.per_frame import few_at_once
-from monitor.core.scoring import PINNED_SHARE, Witnesses
+from monitor.core.scoring import Witnesses
 from schemas.artifacts import Architecture, Polarity
 from trainer.symmetry import Flips, flipped
 
@@ -37,7 +37,7 @@ BANK_BYTES = 2**30
 def affordable(architecture: Architecture, wanted: int) -> int:
     """Return how many of the ``wanted`` normals fit into a bank, at least two."""
     shape = architecture.entry_shape
-    return min(wanted, max(2, BANK_BYTES // slot_bytes(shape, shape[2] - architecture.latent_shape[2])))
+    return min(wanted, max(2, BANK_BYTES // row_bytes(shape, shape[2] - architecture.latent_shape[2])))
 
 
 def bank_normals(images: NDArray[np.float32], count: int, flips: Flips, seed: int) -> NDArray[np.float32]:
@@ -79,7 +79,7 @@ def build_bank(networks: Networks, normals: Encoded, method: Method, polarity: P
         entry[..., : len(features)] = features.permute(1, 2, 0).numpy()
         bank.put(slot, entry)
     parts = explain_in_parts(networks, normals, bank, method, exclude=torch.arange(len(normals.frames)))
-    entries = [entry for steps in parts for entry in make_entries(steps, polarity, PINNED_SHARE)]
+    entries = [entry for steps in parts for entry in pinned_entries(steps, polarity)]
     for slot, entry in enumerate(entries):
         bank.put(slot, entry)
     return bank
@@ -106,4 +106,4 @@ def witnesses_of(networks: Networks, seen: Encoded, bank: MemoryBank, method: Me
 
 def entries_of(bank: MemoryBank) -> NDArray[np.float16]:
     """Return the entries (N, P1, P2, P3 + R) of a bank's filled slots."""
-    return np.stack([entry for slot in range(bank.capacity) if (entry := bank.entry(slot)) is not None])
+    return np.stack([entry for slot in bank.slots if (entry := bank.entry(slot)) is not None])

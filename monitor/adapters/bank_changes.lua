@@ -32,11 +32,12 @@ end
 
 local changed, seen = {}, {}
 for _, entry in ipairs(redis.call('XRANGE', log, '(' .. since .. '-1', '+')) do
-    -- The fields lie in the order in which they were written: operation, slot, ...
-    local slot = entry[2][4]
-    if not seen[slot] then
-        seen[slot] = true
-        changed[#changed + 1] = slot
+    -- The fields lie in the order in which they were written: operation, slot, freed (slots, by spaces), ...
+    for slot in string.gmatch(entry[2][4] .. ' ' .. entry[2][6], '%d+') do
+        if not seen[slot] then
+            seen[slot] = true
+            changed[#changed + 1] = slot
+        end
     end
 end
 if #changed > 1 and #changed * tonumber(slot_bytes) > tonumber(most_bytes) then

@@ -1,75 +1,92 @@
 #!lua
 -- One edit of a memory bank, all or nothing: check, write, log, count the version up.
 --
--- KEYS: meta, slots, log, frames, owners
--- ARGV: 'add',    fingerprint, log length, frame id, expected version, slot, features, their SHA-256
+-- KEYS: meta, slots, log, frames, owners, removed
+-- ARGV: 'add',    fingerprint, log length, frame id, expected version, budget, slot, entry, its SHA-256, slot to evict, ...
 --       'remove', fingerprint, log length, frame id
--- The fingerprint is 'encoder-hash P1,P2,P3 capacity'.
--- Returns {'missing', ''}, {'mismatch', fingerprint found}, {'conflict', ''}, {'known', record}, {'added', record},
--- {'absent', version} or {'removed', version}; a record is 'version slot evicted-frame'.
+-- The fingerprint is 'layout encoder-hash P1,P2,P3'.
+-- Returns {'missing', ''}, {'mismatch', fingerprint found}, {'moved', version}, {'full', bytes}, {'known', record},
+-- {'added', record}, {'absent', version} or {'removed', version}; a record is 'version slot evicted-frame ...'.
 
-local meta, slots, log, frames, owners = unpack(KEYS)
+local meta, slots, log, frames, owners, removed = unpack(KEYS)
 local operation, fingerprint, log_length, frame = unpack(ARGV)
 
-local bank = redis.call('HMGET', meta, 'version', 'head', 'encoder_hash', 'shape', 'capacity', 'pinned', 'slot_bytes')
+local bank = redis.call('HMGET', meta, 'version', 'head', 'layout', 'encoder_hash', 'shape', 'pinned', 'bytes')
 if not bank[1] then
     return {'missing', ''}
 end
-local version, head = tonumber(bank[1]), bank[2]
-local capacity, pinned, slot_bytes = tonumber(bank[5]), tonumber(bank[6]), tonumber(bank[7])
+local version, head, pinned, bytes = tonumber(bank[1]), bank[2], tonumber(bank[6]), tonumber(bank[7])
 local found = table.concat({bank[3], bank[4], bank[5]}, ' ')
 if found ~= fingerprint then
     return {'mismatch', found}
 end
+local next_version = string.format('%.0f', version + 1)
 
 -- The head is a fingerprint of the whole history up to a version. A copy that has the same version and head has the
 -- same content, even if the server lost its last writes in between and the version was given anew.
-local function log_edit(slot, checksum, evicted)
-    local next_version = string.format('%.0f', version + 1)
-    local next_head = redis.sha1hex(table.concat({head, next_version, operation, slot, frame, checksum}, ' '))
+local function log_edit(slot, checksum, evicted, freed, bytes_after)
+    local next_head = redis.sha1hex(table.concat({head, next_version, operation, slot, frame, checksum, freed}, ' '))
     redis.call('XADD', log, 'MAXLEN', '=', log_length, next_version .. '-1', 'operation', operation, 'slot', slot,
-        'frame', frame, 'sha256', checksum, 'evicted', evicted, 'head', next_head)
-    redis.call('HSET', meta, 'version', next_version, 'head', next_head)
-    return next_version
+        'freed', freed, 'frame', frame, 'sha256', checksum, 'evicted', evicted, 'head', next_head)
+    redis.call('HSET', meta, 'version', next_version, 'head', next_head, 'bytes', string.format('%.0f', bytes_after))
+end
+
+local function forget(slot, owner)
+    redis.call('HDEL', slots, slot)
+    redis.call('HDEL', owners, slot)
+    redis.call('HDEL', frames, owner)
+    -- Whoever asks again to take it away is told when that was.
+    redis.call('HSET', removed, owner, next_version)
 end
 
 local function add(known)
-    local expected, slot, features, checksum = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8]
+    local expected, budget, slot, entry, checksum = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8], ARGV[9]
     -- A verdict delivered twice changes the bank once.
     if known then
         return {'known', known}
     end
-    if #features ~= slot_bytes then
-        return redis.error_reply('ERR features of ' .. #features .. ' bytes for slots of ' .. slot_bytes)
+    -- What was decided is about what the bank was then: two writers cannot both win.
+    if tonumber(expected) ~= version then
+        return {'moved', bank[1]}
     end
-    -- The slot was chosen by what the bank was then: two writers cannot both win.
-    if expected ~= version then
-        return {'conflict', ''}
+    local freed, evicted, bytes_after = {}, {}, bytes + #entry
+    for i = 10, #ARGV do
+        local owner = redis.call('HGET', owners, ARGV[i])
+        if not owner then
+            return redis.error_reply('ERR slot ' .. ARGV[i] .. ' holds nothing that was learned')
+        end
+        freed[#freed + 1], evicted[#evicted + 1] = ARGV[i], owner
+        bytes_after = bytes_after - redis.call('HSTRLEN', slots, ARGV[i])
     end
-    if tonumber(slot) < pinned or tonumber(slot) >= capacity then
-        return redis.error_reply('ERR slot ' .. slot .. ' is pinned or beyond the capacity')
+    if bytes_after > budget then
+        return {'full', string.format('%.0f', bytes_after)}
     end
-    local evicted = redis.call('HGET', owners, slot) or ''
-    local next_version = log_edit(slot, checksum, evicted)
-    local record = next_version .. ' ' .. slot .. ' ' .. evicted
-    if evicted ~= '' then
-        redis.call('HDEL', frames, evicted)
+    local taken = redis.call('HEXISTS', slots, slot) == 1
+    for _, each in ipairs(freed) do
+        taken = taken and each ~= slot
     end
-    redis.call('HSET', slots, slot, features)
+    if tonumber(slot) < pinned or taken then
+        return redis.error_reply('ERR slot ' .. slot .. ' is pinned or taken')
+    end
+    log_edit(slot, checksum, table.concat(evicted, ' '), table.concat(freed, ' '), bytes_after)
+    for i, each in ipairs(freed) do
+        forget(each, evicted[i])
+    end
+    local record = table.concat({next_version, slot, unpack(evicted)}, ' ')
+    redis.call('HSET', slots, slot, entry)
     redis.call('HSET', owners, slot, frame)
     redis.call('HSET', frames, frame, record)
+    redis.call('HDEL', removed, frame)
     return {'added', record}
 end
 
 local function remove(known)
     if not known then
-        return {'absent', bank[1]}
+        return {'absent', redis.call('HGET', removed, frame) or bank[1]}
     end
     local slot = string.match(known, '^%d+ (%d+)')
-    local next_version = log_edit(slot, '', '')
-    redis.call('HDEL', slots, slot)
-    redis.call('HDEL', owners, slot)
-    redis.call('HDEL', frames, frame)
+    log_edit(slot, '', '', '', bytes - redis.call('HSTRLEN', slots, slot))
+    forget(slot, frame)
     return {'removed', next_version}
 end
 

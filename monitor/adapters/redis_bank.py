@@ -12,18 +12,17 @@ import structlog
 from numpy.typing import NDArray
 
 from monitor.adapters import redis_bank_wire as wire
-from monitor.adapters.bank_slots import choose_slot, require_room, to_bytes
+from monitor.adapters.bank_slots import require_unpinned, to_bytes
 from monitor.adapters.redis_bank_reader import BankReader
 from monitor.adapters.redis_client import make_client, ping, while_running
-from monitor.errors import StoreUnavailableError
-from monitor.ports import BankChanges, BankEdit, BankKey, BankShape, LearnedSlot
+from monitor.errors import BankFullError, BankMovedError
+from monitor.ports import Addition, BankChanges, BankEdit, BankKey, BankShape, LearnedSlot
 from monitor.settings import RedisSettings
 from schemas.errors import BankMismatchError
 
 # Redis answers nobody else while it copies a reply: a few megabytes take it a few milliseconds.
 CHUNK_BYTES: Final = 4 * 2**20
 STAGED_FOR_S: Final = 600
-MAX_ATTEMPTS: Final = 100
 
 log = structlog.get_logger()
 
@@ -74,18 +73,25 @@ class RedisBankStore:
             BankMismatchError: the bank was made by another encoder or from another seed, or has another shape.
             StoreUnavailableError: Redis is away.
         """
-        require_room(shape, len(seed), learned)
+        require_unpinned(learned, len(seed))
         slots = {slot: to_bytes(features, shape) for slot, features in enumerate(seed)}
         wanted = wire.meta(shape, len(seed), hashlib.sha256(b"".join(slots.values())).hexdigest())
-        slots |= {entry.slot: to_bytes(entry.features, shape) for entry in learned}
+        taught = {entry.slot: to_bytes(entry.features, shape) for entry in learned}
+        slots |= taught
+        fields = wanted | {"bytes": str(sum(map(len, taught.values())))}
         with while_running():
             existing = self._existing_version(key, wanted)
             if existing is not None and existing >= version:
                 return existing
             staged = self._stage(key, slots)
-            arguments = [version, secrets.token_hex(20), *(part for field in wanted.items() for part in field)]
-            taught = [part for entry in learned for part in (entry.slot, entry.frame_id, entry.version_added)]
-            opened = int(self._publish(keys=[*wire.keys(key), staged], args=[*arguments, *taught]))
+            arguments = [
+                version,
+                secrets.token_hex(20),
+                len(fields),
+                *(part for field in fields.items() for part in field),
+            ]
+            arguments += [part for entry in learned for part in (entry.slot, entry.frame_id, entry.version_added)]
+            opened = int(self._publish(keys=[*wire.keys(key), staged], args=arguments))
             # Another program may have opened it first, with another model.
             self._existing_version(key, wanted)
         log.info("bank opened", camera=key.camera, model=key.model_id, version=opened, slots=len(slots))
@@ -114,27 +120,46 @@ class RedisBankStore:
         with while_running():
             return self._reader.changes(key, since)
 
-    def add(self, key: BankKey, shape: BankShape, frame_id: str, features: NDArray[np.float16]) -> BankEdit:
-        """Add a normal's (P1, P2, P3 + R) features under its frame id; a frame already there changes nothing.
+    def learned(self, key: BankKey, frame_id: str) -> BankEdit | None:
+        """Return the edit that added a frame, not ``added`` again, or None if the bank does not hold it.
 
         Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        with while_running():
+            record = self._redis.hget(wire.keys(key)[wire.PARTS.index("frames")], frame_id)
+        if record is None:
+            return None
+        found = wire.parse_record(record)
+        return BankEdit(found.version, found.slot, added=False, evicted=found.evicted)
+
+    def add(self, key: BankKey, shape: BankShape, addition: Addition) -> BankEdit:
+        """Add an entry under its frame id, and evict what makes room for it, in one step.
+
+        Raises:
+            BankMovedError: the bank is at another version; look at it again.
+            BankFullError: it would take more than the budget.
             StoreUnavailableError: Redis is away; repeat the call, the frame will not be added twice.
             BankMismatchError: the bank was made by another encoder or has another shape.
             BankMissingError: Redis has no such bank.
         """
-        data = to_bytes(features, shape)
+        data = to_bytes(addition.features, shape)
         checksum = hashlib.sha256(data).hexdigest()
-        for _ in range(MAX_ATTEMPTS):
-            version, slot = self._choose(key)
-            status, record = self._run_edit(key, shape, "add", frame_id, version, slot, data, checksum)
-            if status != "conflict":
-                found = wire.parse_record(record)
-                return BankEdit(found.version, found.slot, added=status == "added", evicted_frame=found.evicted_frame)
-        msg = f"bank {wire.tag(key)} is edited by too many at once"
-        raise StoreUnavailableError(msg)
+        status, answer = self._run_edit(
+            key, shape, "add", addition.frame_id, addition.at, addition.budget, addition.slot, data, checksum,
+            *addition.evict,
+        )  # fmt: skip
+        if status == "moved":
+            msg = f"bank {wire.tag(key)} is at version {int(answer)}, the addition is for {addition.at}"
+            raise BankMovedError(msg)
+        if status == "full":
+            msg = f"bank {wire.tag(key)} would take {int(answer)} bytes, more than its {addition.budget}"
+            raise BankFullError(msg)
+        found = wire.parse_record(answer)
+        return BankEdit(found.version, found.slot, added=status == "added", evicted=found.evicted)
 
     def remove(self, key: BankKey, shape: BankShape, frame_id: str) -> int:
-        """Empty the slot of a frame that was added; return the bank's version, in which the frame is not.
+        """Empty the slot of a frame that was added; return the version that took it away, as the port says.
 
         Raises:
             StoreUnavailableError: Redis is away; repeat the call.
@@ -143,18 +168,6 @@ class RedisBankStore:
         """
         _, version = self._run_edit(key, shape, "remove", frame_id)
         return int(version)
-
-    def _choose(self, key: BankKey) -> tuple[int, int]:
-        """Return the bank's version and the slot that its next normal goes to."""
-        meta, _, _, frames, _ = wire.keys(key)
-        with while_running(), self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.hmget(meta, "version", "pinned", "capacity")
-            pipeline.hgetall(frames)
-            (version, pinned, capacity), records = pipeline.execute()
-        if version is None:
-            raise wire.missing(key)
-        learned = {frame.decode(): wire.parse_record(record) for frame, record in records.items()}
-        return int(version), choose_slot(learned, int(pinned), int(capacity))
 
     def _run_edit(
         self, key: BankKey, shape: BankShape, operation: str, frame_id: str, *rest: str | int | bytes
@@ -166,7 +179,7 @@ class RedisBankStore:
             raise wire.missing(key)
         if status == b"mismatch":
             msg = (
-                f"bank {wire.prefix(key)}meta in Redis is of encoder, shape and slots {answer.decode()}, "
+                f"bank {wire.prefix(key)}meta in Redis is of layout, encoder and shape {answer.decode()}, "
                 f"this model of {wire.fingerprint(shape)}. {wire.REMEDY}"
             )
             raise BankMismatchError(msg)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.adapters import redis_bank_wire as wire
-from monitor.adapters.bank_slots import from_bytes
+from monitor.core.bank_entry import from_bytes, most_bytes
 from monitor.errors import StoreUnavailableError
 from monitor.ports import BankChanges, BankKey, SlotChange
 
@@ -79,7 +79,7 @@ class BankReader:
 
     def _read_slots(self, key: BankKey, start: wire.Delta, wanted: Sequence[int]) -> Slots:
         name = wire.keys(key)[wire.PARTS.index("slots")]
-        size = max(1, self._chunk_bytes // (2 * int(np.prod(start.shape))))
+        size = max(1, self._chunk_bytes // most_bytes(start.shape))
         slots: Slots = {}
         for first in range(0, len(wanted), size):
             chunk = wanted[first : first + size]

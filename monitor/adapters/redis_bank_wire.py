@@ -2,27 +2,31 @@
 
 All keys of a bank share a hash tag, so that a cluster keeps them together: ``paedid:bank:{camera:model}:`` and
 
-* ``meta``: encoder_hash, shape, slot_bytes, capacity, pinned, seed_sha256, version, head (a fingerprint of its history)
-* ``slots``: slot -> (P1, P2, P3 + R) little-endian float16 bytes
+* ``meta``: layout, encoder_hash, shape, slot_bytes (of an entry that keeps all), pinned, seed_sha256, bytes (what was
+  learned takes), version, head (a fingerprint of its history)
+* ``slots``: slot -> an entry's bytes (``monitor.core.bank_entry``)
 * ``log``: a stream; entry ``<version>-1`` tells the edit that made this version
-* ``frames``: frame id -> 'version slot evicted-frame' of what was learned online
+* ``frames``: frame id -> 'version slot evicted-frame ...' of what was learned online
 * ``owners``: slot -> frame id
+* ``removed``: frame id -> the version that took it away
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 
-from monitor.adapters.bank_slots import Learned, from_bytes
+from monitor.adapters.bank_slots import Learned
+from monitor.core.bank_entry import from_bytes, most_bytes
 from monitor.errors import BankMissingError
 from monitor.ports import BankKey, BankShape, SlotChange
 from schemas.errors import BankMismatchError
 
-PARTS: Final = ("meta", "slots", "log", "frames", "owners")
+# Of the keys and what is in them: a program that knows another layout neither reads nor writes this bank.
+LAYOUT: Final = "2"
+PARTS: Final = ("meta", "slots", "log", "frames", "owners", "removed")
 REMEDY: Final = "Give each trained model its own model_id, or name the bundle that this bank was made with."
 
 
@@ -65,11 +69,11 @@ def script(name: str) -> str:
 def meta(shape: BankShape, pinned: int, seed_sha256: str) -> dict[str, str]:
     """Return what must be the same in two banks for the one to stand for the other."""
     return {
+        "layout": LAYOUT,
         "encoder_hash": shape.encoder_hash,
         "shape": shape_text(shape),
-        "capacity": str(shape.capacity),
         "pinned": str(pinned),
-        "slot_bytes": str(2 * math.prod(shape.features)),
+        "slot_bytes": str(most_bytes(shape.features)),
         "seed_sha256": seed_sha256,
     }
 
@@ -80,8 +84,8 @@ def shape_text(shape: BankShape) -> str:
 
 
 def fingerprint(shape: BankShape) -> str:
-    """Return what an edit must find: the encoder, 'P1,P2,P3' and the slots."""
-    return f"{shape.encoder_hash} {shape_text(shape)} {shape.capacity}"
+    """Return what an edit must find: the layout, the encoder and 'P1,P2,P3'."""
+    return f"{LAYOUT} {shape.encoder_hash} {shape_text(shape)}"
 
 
 def require_same(bank: BankKey, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
@@ -90,9 +94,9 @@ def require_same(bank: BankKey, found: Mapping[str, str], wanted: Mapping[str, s
         if found.get(name) == value:
             continue
         remedy = (
-            f"Set model.online_slots so that both agree, or delete the bank's keys ({prefix(bank)}*) while no program "
-            "runs: the learner restores it from the database."
-            if name == "capacity"
+            f"Another version of this program made it. Delete the bank's keys ({prefix(bank)}*) while no program runs: "
+            "the learner restores it from the database."
+            if name == "layout"
             else REMEDY
         )
         msg = (
@@ -107,9 +111,9 @@ def missing(bank: BankKey) -> BankMissingError:
 
 
 def parse_record(record: bytes) -> Learned:
-    """Read 'version slot evicted-frame', as the scripts keep it of every learned frame."""
-    version, slot, evicted = record.decode().split(" ")
-    return Learned(version=int(version), slot=int(slot), evicted_frame=evicted or None)
+    """Read 'version slot evicted-frame ...', as the scripts keep it of every learned frame."""
+    version, slot, *evicted = record.decode().split(" ")
+    return Learned(version=int(version), slot=int(slot), evicted=tuple(evicted))
 
 
 def parse_delta(bank: BankKey, reply: list[Any]) -> Delta:

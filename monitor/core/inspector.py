@@ -19,7 +19,9 @@ from monitor.core.per_frame import few_at_once, per_frame
 from monitor.core.prior import Seen, imagine
 from monitor.core.regions import threshold
 from monitor.core.scoring import (
+    CONFIRMED_LEVEL_SHARE,
     CONFIRMED_SHARE,
+    PINNED_SHARE,
     Normality,
     Witnesses,
     anomaly_map,
@@ -28,7 +30,9 @@ from monitor.core.scoring import (
     image_score,
     known_residual,
     novelty,
+    residual_level,
     residual_strength,
+    spread_level,
 )
 from monitor.core.tiles import tiled
 from monitor.core.view import Prepared, ViewArrays, Viewer
@@ -118,13 +122,13 @@ class Inspector:
         self._crew = Crew()
 
     @cached_property
-    def _pinned(self) -> MemoryBank:
-        """The bank that ``remember`` explains with. Only the learner needs it, so it is made when first asked for."""
+    def pinned(self) -> MemoryBank:
+        """The pinned normals alone; to be left as it is. Only the learner needs it: it is made when first asked for."""
         return self.new_bank()
 
-    def new_bank(self, online_slots: int = 0) -> MemoryBank:
-        """Return a bank of the model's pinned normals, version 0, with ``online_slots`` empty slots after them."""
-        bank = empty_bank(self.manifest.architecture, len(self.seed) + online_slots, self.device)
+    def new_bank(self) -> MemoryBank:
+        """Return a bank of the model's pinned normals, version 0."""
+        bank = empty_bank(self.manifest.architecture, len(self.seed), self.device)
         for slot, entry in enumerate(self.seed):
             bank.put(slot, entry)
         return bank
@@ -143,13 +147,32 @@ class Inspector:
         Their residual is held against the pinned normals alone, so that an entry depends on the frame and the model,
         not on what the line has learnt before.
         """
-        calibration, pinned = self.manifest.calibration, self._pinned
+        calibration, pinned = self.manifest.calibration, self.pinned
 
         def entries(some: Tensor) -> list[NDArray[np.float16]]:
             steps = explain(self._networks, some, pinned, calibration)
-            return [*make_entries(steps, calibration.polarity, CONFIRMED_SHARE)]
+            return [*confirmed_entries(steps, calibration.polarity)]
 
         return np.array(self._crew.share(entries, self._to_device(frames)))
+
+    def features(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return M (B, P1, P2, P3) of frames (B, C, H, W)."""
+
+        def encoded(some: Tensor) -> list[NDArray[np.float32]]:
+            return [*encode(self._networks, some).permute(0, 2, 3, 1).cpu().numpy()]
+
+        return np.array(self._crew.share(encoded, self._to_device(frames)))
+
+    def distances(self, features: NDArray[np.float32], bank: MemoryBank) -> NDArray[np.float32]:
+        """Return s (B, P1, P2): how far features (B, P1, P2, P3) are from the nearest normal of a bank."""
+        queries = torch.from_numpy(features).to(self.device).permute(0, 3, 1, 2)
+        return np.asarray(bank.query(queries).score.cpu().numpy(), dtype=np.float32)
+
+    def nearest_slots(self, frame: NDArray[np.float32], bank: MemoryBank) -> list[int]:
+        """Return the slots that a frame (C, H, W) retrieves, those at most locations first."""
+        queries = torch.from_numpy(self.features(frame[None])).to(self.device).permute(0, 3, 1, 2)
+        slots, counts = np.unique(bank.query(queries).slot.cpu().numpy(), return_counts=True)
+        return [int(slot) for slot in slots[np.argsort(-counts, kind="stable")]]
 
     def inspect(self, frames: NDArray[np.float32], bank: MemoryBank) -> list[Inspection]:
         """Inspect frames (B, C, H, W) in [0, 1] against a bank. A frame's result does not depend on its batch."""
@@ -195,10 +218,10 @@ class Inspector:
         return torch.from_numpy(frames).to(self.device, torch.float32)
 
 
-def empty_bank(architecture: Architecture, capacity: int, device: torch.device | str = "cpu") -> MemoryBank:
-    """Return a bank for this architecture's entries."""
+def empty_bank(architecture: Architecture, rows: int, device: torch.device | str = "cpu") -> MemoryBank:
+    """Return a bank for this architecture's entries, with room for so many."""
     entry = architecture.entry_shape
-    return MemoryBank(entry, capacity, device, residual=entry[2] - architecture.latent_shape[2])
+    return MemoryBank(entry, rows, device, residual=entry[2] - architecture.latent_shape[2])
 
 
 def encode(networks: Networks, frames: Tensor) -> Tensor:
@@ -232,15 +255,36 @@ def explain(
     return Explanation(features, retrieval, prior, parts.background, parts.residual)
 
 
-def make_entries(steps: Explanation, polarity: Polarity, share: float) -> NDArray[np.float16]:
-    """Return what the bank keeps of explained normals: (B, P1, P2, P3 + R), features and known residual."""
-    p1, p2 = steps.retrieval.score.shape[1:]
-    features = steps.features.permute(0, 2, 3, 1)  # (B, P1, P2, P3)
-    known = known_residual(residual_strength(steps.residual, polarity), (p1, p2), share)  # (B, P1, P2, R)
-    return np.ascontiguousarray(torch.cat([features, known], dim=3).cpu().numpy().astype(np.float16))
+def pinned_entries(steps: Explanation, polarity: Polarity) -> NDArray[np.float16]:
+    """Return what the bank keeps of explained normals of training: (B, P1, P2, P3 + R), features and known residual."""
+    level = torch.zeros_like(residual_level(steps.residual, _cells(steps)))
+    known = known_residual(residual_strength(steps.residual, polarity), _cells(steps), PINNED_SHARE)
+    return _entries(steps.features, known, level)
+
+
+def confirmed_entries(steps: Explanation, polarity: Polarity) -> NDArray[np.float16]:
+    """Return what the bank keeps of explained frames that were confirmed normal: (B, P1, P2, P3 + R)."""
+    level = residual_level(steps.residual, _cells(steps))
+    smooth = spread_level(level, steps.residual)
+    strength = CONFIRMED_SHARE * residual_strength(steps.residual - smooth, polarity)
+    strength += CONFIRMED_LEVEL_SHARE * residual_strength(smooth, polarity)
+    return _entries(steps.features, known_residual(strength, _cells(steps), 1.0), level)
+
+
+def _cells(steps: Explanation) -> tuple[int, int]:
+    p1, p2 = steps.features.shape[2:]
+    return p1, p2
+
+
+def _entries(features: Tensor, known: Tensor, level: Tensor) -> NDArray[np.float16]:
+    parts = [features.permute(0, 2, 3, 1), known, level]  # each (B, P1, P2, ...)
+    return np.ascontiguousarray(torch.cat(parts, dim=3).cpu().numpy().astype(np.float16))
 
 
 def witness(steps: Explanation, suspicion: Tensor, polarity: Polarity) -> Witnesses:
     """Return what an anomaly map is made of: of explained frames and the log-odds (B, H, W) of the segmenter."""
-    excess = excess_residual(residual_strength(steps.residual, polarity), steps.retrieval.known)
-    return Witnesses(excess, fine_detail(steps.residual, polarity), suspicion)
+    channels = steps.residual.shape[1]
+    known, level = steps.retrieval.known[..., :-channels], steps.retrieval.known[..., -channels:]
+    residual = steps.residual - spread_level(level, steps.residual)
+    excess = excess_residual(residual_strength(residual, polarity), known)
+    return Witnesses(excess, fine_detail(residual, polarity), suspicion)

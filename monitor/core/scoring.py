@@ -5,6 +5,10 @@ the nearest normal of the bank left itself at that place, and the rest is divide
 That is also how a person's click teaches: the autoencoder never learns of the part that was confirmed, and what it
 cannot draw stays a residual; but the next such part is nearest to this one, and its residual is known.
 
+Of a confirmed part the mean residual of each location is known with its sign, and taken off as it is. Where the light
+has changed, all of a part is a little too dark to the autoencoder; to excuse residuals of that size, of either sign,
+would hide the defects that are no larger.
+
 Two more witnesses weigh what is left: how sharp the residual is for normals at this place, for defects have edges and
 shading has none; and the segmenter, which knows what defects look like in this texture.
 """
@@ -22,10 +26,12 @@ from torch.nn import functional
 from monitor.core.gaussian import blur
 from schemas.artifacts import Polarity
 
-# How much of its own residual a normal of the bank excuses: those of training are what usually happens; one that a
-# person confirmed is to be believed, with a margin for the next of its kind.
+# How much of its own residual a normal of the bank excuses: those of training are what usually happens; one that was
+# confirmed is to be believed, with a margin for the next of its kind.
 PINNED_SHARE = 0.75
 CONFIRMED_SHARE = 1.25
+# Of the mean residual of a location, which is taken off before, with its sign: this much is excused as well.
+CONFIRMED_LEVEL_SHARE = 0.2
 # How far the segmenter's log-odds weigh a residual: by the power of this, ...
 SUSPICION = 0.25
 # ... and not beyond this many log-odds, so that a residual never vanishes on its word alone.
@@ -136,6 +142,17 @@ def known_residual(strength: Tensor, cells: tuple[int, int], share: float) -> Te
     batch, height, width = half.shape
     tiles = half.reshape(batch, p1, height // p1, p2, width // p2).transpose(2, 3)
     return share * tiles.reshape(batch, p1, p2, (height // p1) * (width // p2))
+
+
+def residual_level(residual: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Return the mean residual of each location, (B, P1, P2, C), of S (B, C, H, W)."""
+    return functional.adaptive_avg_pool2d(residual, cells).permute(0, 2, 3, 1)
+
+
+def spread_level(level: Tensor, residual: Tensor) -> Tensor:
+    """Return the level (B, P1, P2, C) of each location as a smooth map, the size of S (B, C, H, W)."""
+    size = residual.shape[2:]
+    return functional.interpolate(level.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False)
 
 
 def excess_residual(strength: Tensor, known: Tensor) -> Tensor:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from monitor.ports import DeadLetter, InspectionRecord, LogPosition, RawRecord
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.ports import (
+    Addition,
+    BankEdit,
+    BankKey,
+    BankShape,
+    BankStore,
+    DeadLetter,
+    InspectionRecord,
+    LogPosition,
+    RawRecord,
+)
 from schemas.errors import Reason
 from schemas.messages import FrameEvent, RegionMessage, Verdict
 
@@ -54,3 +67,20 @@ def dead_letter(
 ) -> DeadLetter:
     record = RawRecord(position(offset), key, (("ce_id", frame_id),), b"bytes")
     return DeadLetter(record, Reason.NOT_AN_IMAGE, detail)
+
+
+def teach(
+    store: BankStore,
+    key: BankKey,
+    shape: BankShape,
+    frame_id: str,
+    features: NDArray[np.float16],
+    *,
+    evict: tuple[int, ...] = (),
+    budget: int = 2**40,
+) -> BankEdit:
+    """Add an entry to a bank of two pinned normals as it is now, in the lowest slot that is free."""
+    changes = store.changes(key, None)
+    taken = {change.slot for change in changes.slots} - set(evict)
+    slot = next(slot for slot in range(2, 10_000) if slot not in taken)
+    return store.add(key, shape, Addition(frame_id, features, changes.version, slot, evict, budget))

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from monitor.adapters.memory import MemoryBankStore
 from monitor.adapters.redis_bank import RedisBankStore
-from monitor.errors import BankMissingError
-from monitor.ports import BankChanges, BankKey, BankShape, BankStore, LearnedSlot
+from monitor.core.bank_entry import keep_only, most_bytes
+from monitor.errors import BankFullError, BankMissingError, BankMovedError
+from monitor.ports import Addition, BankChanges, BankKey, BankShape, BankStore, LearnedSlot
 from monitor.settings import RedisSettings
 from schemas.errors import BankMismatchError
+from tests.integration.records import teach
 
 LOG_LENGTH = 10
 PINNED = 2
-CAPACITY = 5
-SHAPE = BankShape("a" * 64, (2, 3, 4), CAPACITY)
+SHAPE = BankShape("a" * 64, (2, 3, 4))
 KEY = BankKey("cam1", "model-1")
 
 Features = NDArray[np.float16]
@@ -78,7 +79,7 @@ def test_an_opened_bank_holds_the_seed_bit_for_bit(store: BankStore) -> None:
 
 def test_opening_again_changes_nothing(store: BankStore) -> None:
     store.open(KEY, SHAPE, SEED)
-    edit = store.add(KEY, SHAPE, "frame-1", features(1))
+    edit = teach(store, KEY, SHAPE, "frame-1", features(1))
     assert store.open(KEY, SHAPE, SEED) == edit.version == 1
     assert len(store.changes(KEY, None).slots) == PINNED + 1
 
@@ -88,11 +89,10 @@ def test_opening_again_changes_nothing(store: BankStore) -> None:
     [
         (replace(SHAPE, encoder_hash="b" * 64), SEED),
         (replace(SHAPE, features=(3, 2, 4)), SEED.reshape(PINNED, 3, 2, 4)),
-        (replace(SHAPE, capacity=CAPACITY + 1), SEED),
         (SHAPE, SEED[:1]),
         (SHAPE, SEED * 2),
     ],
-    ids=["encoder", "shape", "capacity", "fewer pinned", "another seed"],
+    ids=["encoder", "shape", "fewer pinned", "another seed"],
 )
 def test_another_models_bank_is_refused(store: BankStore, shape: BankShape, seed: Features) -> None:
     store.open(KEY, SHAPE, SEED)
@@ -103,14 +103,14 @@ def test_another_models_bank_is_refused(store: BankStore, shape: BankShape, seed
 
 @pytest.mark.parametrize(
     "shape",
-    [replace(SHAPE, encoder_hash="b" * 64), replace(SHAPE, features=(2, 3, 5)), replace(SHAPE, capacity=6)],
-    ids=["encoder", "shape", "capacity"],
+    [replace(SHAPE, encoder_hash="b" * 64), replace(SHAPE, features=(2, 3, 5))],
+    ids=["encoder", "shape"],
 )
 def test_features_of_another_encoder_are_refused(store: BankStore, shape: BankShape) -> None:
     store.open(KEY, SHAPE, SEED)
-    store.add(KEY, SHAPE, "frame-1", features(1))
+    teach(store, KEY, SHAPE, "frame-1", features(1))
     with pytest.raises(BankMismatchError):
-        store.add(KEY, shape, "frame-2", np.zeros(shape.features, np.float16))
+        teach(store, KEY, shape, "frame-2", np.zeros(shape.features, np.float16))
     with pytest.raises(BankMismatchError):
         store.remove(KEY, shape, "frame-1")
     assert store.version(KEY) == 1
@@ -119,68 +119,121 @@ def test_features_of_another_encoder_are_refused(store: BankStore, shape: BankSh
 def test_features_of_another_shape_are_refused(store: BankStore) -> None:
     store.open(KEY, SHAPE, SEED)
     with pytest.raises(BankMismatchError, match="shape"):
-        store.add(KEY, SHAPE, "frame-1", np.zeros((4, 3, 2), np.float16))
+        teach(store, KEY, SHAPE, "frame-1", np.zeros((4, 3, 2), np.float16))
     assert store.version(KEY) == 0
-
-
-def test_a_bank_without_room_to_learn_is_refused(store: BankStore) -> None:
-    with pytest.raises(BankMismatchError, match=r"model\.online_slots"):
-        store.open(KEY, replace(SHAPE, capacity=PINNED), SEED)
 
 
 def test_a_bank_that_is_not_there_is_missing(store: BankStore) -> None:
     with pytest.raises(BankMissingError):
         store.changes(KEY, None)
     with pytest.raises(BankMissingError):
-        store.add(KEY, SHAPE, "frame-1", features(1))
+        teach(store, KEY, SHAPE, "frame-1", features(1))
     with pytest.raises(BankMissingError):
         store.remove(KEY, SHAPE, "frame-1")
 
 
 def test_a_frame_added_twice_changes_the_bank_once(store: BankStore) -> None:
     store.open(KEY, SHAPE, SEED)
-    first = store.add(KEY, SHAPE, "frame-1", features(1))
-    assert (first.version, first.slot, first.added, first.evicted_frame) == (1, 2, True, None)
-    again = store.add(KEY, SHAPE, "frame-1", features(9))
-    assert again == replace(first, added=False)
+    assert store.learned(KEY, "frame-1") is None
+    first = teach(store, KEY, SHAPE, "frame-1", features(1))
+    assert (first.version, first.slot, first.added, first.evicted) == (1, 2, True, ())
+    again = teach(store, KEY, SHAPE, "frame-1", features(9))
+    assert again == replace(first, added=False) == store.learned(KEY, "frame-1")
     assert values({c.slot: c.features for c in store.changes(KEY, None).slots if c.features is not None})[2] == 1
 
 
-def test_a_full_bank_evicts_what_it_learned_first_and_never_a_pinned_normal(store: BankStore) -> None:
+def test_a_frame_that_is_known_is_known_whatever_else_the_addition_says(store: BankStore) -> None:
     store.open(KEY, SHAPE, SEED)
-    edits = [store.add(KEY, SHAPE, f"frame-{number}", features(number)) for number in range(1, 8)]
-    assert [edit.slot for edit in edits] == [2, 3, 4, 2, 3, 4, 2]
-    assert [edit.evicted_frame for edit in edits] == [None, None, None, "frame-1", "frame-2", "frame-3", "frame-4"]
-    assert [edit.version for edit in edits] == list(range(1, 8))
-    # Redone after a crash, the answer still names whom it evicted.
-    assert store.add(KEY, SHAPE, "frame-7", features(7)) == replace(edits[-1], added=False)
+    first = teach(store, KEY, SHAPE, "frame-1", features(1))
+    late = Addition("frame-1", features(1), at=99, slot=0, evict=(7,), budget=1)
+    assert store.add(KEY, SHAPE, late) == replace(first, added=False)
+
+
+def test_of_two_writers_at_one_version_one_wins(store: BankStore) -> None:
+    store.open(KEY, SHAPE, SEED)
+    store.add(KEY, SHAPE, Addition("frame-1", features(1), at=0, slot=2))
+    with pytest.raises(BankMovedError, match="version 1"):
+        store.add(KEY, SHAPE, Addition("frame-2", features(2), at=0, slot=3))
+    assert (store.version(KEY), store.learned(KEY, "frame-2")) == (1, None)
+
+
+def test_who_makes_room_leaves_in_the_same_edit(store: BankStore) -> None:
+    store.open(KEY, SHAPE, SEED)
+    for number in (1, 2, 3):
+        teach(store, KEY, SHAPE, f"frame-{number}", features(number))
     copy: dict[int, Features] = {}
-    follow(copy, store.changes(KEY, None))
-    assert values(copy) == {0: -1, 1: -2, 2: 7, 3: 5, 4: 6}
+    version = follow(copy, store.changes(KEY, None))
+    edit = teach(store, KEY, SHAPE, "frame-4", features(4), evict=(4, 2))
+    assert (edit.version, edit.slot, edit.evicted) == (4, 2, ("frame-3", "frame-1"))
+    # Redone after a crash, the answer still names whom it evicted.
+    assert teach(store, KEY, SHAPE, "frame-4", features(4)) == replace(edit, added=False)
+    assert follow(copy, store.changes(KEY, version)) == 4
+    assert values(copy) == {0: -1, 1: -2, 2: 4, 3: 2}
+    assert store.learned(KEY, "frame-1") is None
+    again = teach(store, KEY, SHAPE, "frame-1", features(1))
+    assert (again.version, again.slot, again.added) == (5, 4, True)
 
 
-def test_an_evicted_frame_may_be_added_again(store: BankStore) -> None:
+@pytest.mark.parametrize("slot", [0, 1, 2])
+def test_a_slot_that_is_pinned_or_taken_is_no_room(store: BankStore, slot: int) -> None:
     store.open(KEY, SHAPE, SEED)
-    for number in range(1, 5):
-        store.add(KEY, SHAPE, f"frame-{number}", features(number))
-    again = store.add(KEY, SHAPE, "frame-1", features(1))
-    assert (again.version, again.added, again.evicted_frame) == (5, True, "frame-2")
+    teach(store, KEY, SHAPE, "frame-1", features(1))
+    with pytest.raises(Exception, match=f"slot {slot} is pinned or taken"):
+        store.add(KEY, SHAPE, Addition("frame-2", features(2), at=1, slot=slot))
+    assert (store.version(KEY), len(store.changes(KEY, None).slots)) == (1, PINNED + 1)
+
+
+def test_the_budget_counts_bytes_and_is_never_exceeded(store: BankStore) -> None:
+    store.open(KEY, SHAPE, SEED)
+    there = np.zeros(SHAPE.features[:2], np.bool_)
+    there[0, 0] = True
+    small = keep_only(features(3), there)
+    budget = 2 * most_bytes(SHAPE.features) + 1 + 2 * 4
+    teach(store, KEY, SHAPE, "frame-1", features(1), budget=budget)
+    teach(store, KEY, SHAPE, "frame-2", features(2), budget=budget)
+    with pytest.raises(BankFullError):
+        teach(store, KEY, SHAPE, "frame-3", features(3), budget=budget)
+    teach(store, KEY, SHAPE, "frame-4", small, budget=budget)
+    with pytest.raises(BankFullError):
+        teach(store, KEY, SHAPE, "frame-5", small, budget=budget)
+    assert store.version(KEY) == 3
+    teach(store, KEY, SHAPE, "frame-6", features(6), evict=(3,), budget=budget)
+    store.remove(KEY, SHAPE, "frame-1")
+    teach(store, KEY, SHAPE, "frame-7", features(7), budget=budget)
+    with pytest.raises(BankFullError):
+        teach(store, KEY, SHAPE, "frame-5", small, budget=budget)
+    # A restored bank knows what it takes.
+    learned = [LearnedSlot(2, "frame-8", 8, features(8)), LearnedSlot(3, "frame-9", 9, small)]
+    store.open(KEY, SHAPE, SEED, learned=learned, version=20)
+    with pytest.raises(BankFullError):
+        teach(store, KEY, SHAPE, "frame-10", features(1), budget=budget - 1)
+    teach(store, KEY, SHAPE, "frame-10", features(1), budget=budget)
+
+
+def test_an_entry_that_keeps_some_locations_only_comes_back_as_it_was(store: BankStore) -> None:
+    store.open(KEY, SHAPE, SEED)
+    there = np.zeros(SHAPE.features[:2], np.bool_)
+    there[0, 1] = there[1, 2] = True
+    teach(store, KEY, SHAPE, "frame-1", keep_only(features(5), there))
+    found = store.changes(KEY, None).slots[-1].features
+    assert found is not None
+    np.testing.assert_array_equal(found, keep_only(features(5), there))
 
 
 def test_a_follower_gets_each_changed_slot_once_with_its_newest_bytes(store: BankStore) -> None:
     store.open(KEY, SHAPE, SEED)
-    store.add(KEY, SHAPE, "frame-1", features(1))
+    teach(store, KEY, SHAPE, "frame-1", features(1))
     copy: dict[int, Features] = {}
     version = follow(copy, store.changes(KEY, None))
     for number in range(2, 5):
-        store.add(KEY, SHAPE, f"frame-{number}", features(number))
+        teach(store, KEY, SHAPE, f"frame-{number}", features(number))
     store.remove(KEY, SHAPE, "frame-3")
-    store.add(KEY, SHAPE, "frame-5", features(5))
+    teach(store, KEY, SHAPE, "frame-5", features(5))
     changes = store.changes(KEY, version)
     assert not changes.reload
-    assert sorted(change.slot for change in changes.slots) == [2, 3, 4]
+    assert sorted(change.slot for change in changes.slots) == [3, 4, 5]
     assert follow(copy, changes) == 6
-    assert values(copy) == {0: -1, 1: -2, 2: 4, 3: 2, 4: 5}
+    assert values(copy) == {0: -1, 1: -2, 2: 1, 3: 2, 4: 5, 5: 4}
 
 
 def test_an_unchanged_bank_has_no_changes(store: BankStore) -> None:
@@ -191,15 +244,18 @@ def test_an_unchanged_bank_has_no_changes(store: BankStore) -> None:
 
 def test_a_removed_frame_leaves_its_slot_empty_for_followers_and_newcomers(store: BankStore) -> None:
     store.open(KEY, SHAPE, SEED)
-    store.add(KEY, SHAPE, "frame-1", features(1))
+    teach(store, KEY, SHAPE, "frame-1", features(1))
     copy: dict[int, Features] = {}
     version = follow(copy, store.changes(KEY, None))
     assert store.remove(KEY, SHAPE, "frame-1") == 2
     changes = store.changes(KEY, version)
     assert [(change.slot, change.features) for change in changes.slots] == [(2, None)]
     assert [change.slot for change in store.changes(KEY, None).slots] == [0, 1]
+    teach(store, KEY, SHAPE, "frame-2", features(2))
+    # Whoever asks again is told when that was.
     assert store.remove(KEY, SHAPE, "frame-1") == 2
-    assert store.add(KEY, SHAPE, "frame-1", features(1)).added
+    assert store.remove(KEY, SHAPE, "frame-9") == 3
+    assert teach(store, KEY, SHAPE, "frame-1", features(1)).added
 
 
 def test_a_follower_behind_the_log_gets_the_whole_bank(store: BankStore) -> None:
@@ -207,9 +263,9 @@ def test_a_follower_behind_the_log_gets_the_whole_bank(store: BankStore) -> None
     copy: dict[int, Features] = {}
     version = follow(copy, store.changes(KEY, None))
     for number in range(LOG_LENGTH - 1):
-        store.add(KEY, SHAPE, f"frame-{number}", features(number))
+        teach(store, KEY, SHAPE, f"frame-{number}", features(number))
     assert not store.changes(KEY, version).reload
-    store.add(KEY, SHAPE, "frame-last", features(100))
+    teach(store, KEY, SHAPE, "frame-last", features(100))
     changes = store.changes(KEY, version)
     assert changes.reload
     assert follow(copy, changes) == LOG_LENGTH
@@ -234,23 +290,22 @@ def test_a_lost_bank_is_restored_bit_for_bit_in_its_old_slots_under_a_new_versio
     assert changes.reload
     assert follow(copy, changes) == 12
     assert values(copy) == {0: -1, 1: -2, 2: 9, 4: 7}
-    # It goes on as the old one would have: known frames are known, versions grow, the oldest goes first.
-    assert store.add(KEY, SHAPE, "frame-9", features(9)).version == 9
-    assert store.add(KEY, SHAPE, "frame-10", features(10)).slot == 3
-    assert store.add(KEY, SHAPE, "frame-11", features(11)).evicted_frame == "frame-7"
-    assert store.version(KEY) == 14
+    # It goes on as the old one would have: known frames are known, versions grow.
+    assert teach(store, KEY, SHAPE, "frame-9", features(9)).version == 9
+    assert teach(store, KEY, SHAPE, "frame-10", features(10)).slot == 3
+    assert store.version(KEY) == 13
 
 
 def test_a_bank_at_or_above_the_version_is_not_replaced(store: BankStore) -> None:
     store.open(KEY, SHAPE, SEED)
-    store.add(KEY, SHAPE, "frame-1", features(1))
+    teach(store, KEY, SHAPE, "frame-1", features(1))
     assert store.open(KEY, SHAPE, SEED, learned=[], version=1) == 1
     assert len(store.changes(KEY, None).slots) == PINNED + 1
 
 
-def test_learned_normals_that_do_not_fit_are_refused(store: BankStore) -> None:
-    learned = [LearnedSlot(CAPACITY, "frame-1", 1, features(1))]
-    with pytest.raises(BankMismatchError, match=r"model\.online_slots back to 4"):
+def test_learned_normals_in_a_pinned_slot_are_refused(store: BankStore) -> None:
+    learned = [LearnedSlot(1, "frame-1", 1, features(1))]
+    with pytest.raises(BankMismatchError, match="slot 1, which now holds a pinned normal"):
         store.open(KEY, SHAPE, SEED, learned=learned, version=2)
     assert store.version(KEY) is None
 
@@ -259,5 +314,5 @@ def test_banks_of_other_cameras_and_models_are_apart(store: BankStore) -> None:
     others = [BankKey("cam2", "model-1"), BankKey("cam1", "model-2"), BankKey("cam1:model", "1")]
     for key in (KEY, *others):
         store.open(key, SHAPE, SEED)
-    store.add(KEY, SHAPE, "frame-1", features(1))
+    teach(store, KEY, SHAPE, "frame-1", features(1))
     assert [store.version(key) for key in others] == [0, 0, 0]

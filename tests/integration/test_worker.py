@@ -33,7 +33,6 @@ def settings(kafka_settings: KafkaSettings, redis_url: str, database_url: str, t
             "redis": {"url": redis_url},
             "database": {"url": database_url},
             "images": {"url": str(tmp_path / "images")},
-            "model": {"online_slots": 4},
             "batch": {"max_frames": 8},
         }
     )

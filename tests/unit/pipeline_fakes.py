@@ -22,6 +22,7 @@ from monitor.core.view import Placement, Prepared
 from monitor.errors import StoreUnavailableError
 from monitor.pipeline import Pipeline
 from monitor.ports import (
+    Addition,
     BankChanges,
     BankKey,
     BankShape,
@@ -37,7 +38,7 @@ from schemas.artifacts import Manifest
 from schemas.messages import FrameEvent
 
 SIZE = 16
-ENTRY = (8, 8, 5)  # four features and one value of residual
+ENTRY = (8, 8, 6)  # four features, one value of residual and its mean
 NORMAL, DEFECT, POISON, NOT_A_NUMBER = 50, 200, 13, 14  # grey values the toy model reacts to
 AWAY = StoreUnavailableError("away")
 MANIFEST = Manifest.model_validate(
@@ -61,7 +62,7 @@ MANIFEST = Manifest.model_validate(
 )  # fmt: skip
 
 SEED = np.ones((2, *ENTRY), np.float16)
-SHAPE = BankShape(MANIFEST.encoder_hash, ENTRY, capacity=6)
+SHAPE = BankShape(MANIFEST.encoder_hash, ENTRY)
 
 
 def png(grey: int, height: int = SIZE, width: int = SIZE) -> bytes:
@@ -78,8 +79,8 @@ class ToyInspector:
         self.most_at_once = most_at_once
         self.calls: list[tuple[int, MemoryBank]] = []
 
-    def new_bank(self, online_slots: int = 0) -> MemoryBank:
-        bank = MemoryBank(ENTRY, len(self.seed) + online_slots, residual=1)
+    def new_bank(self) -> MemoryBank:
+        bank = MemoryBank(ENTRY, len(self.seed), residual=2)
         for slot, features in enumerate(self.seed):
             bank.put(slot, features)
         return bank
@@ -238,15 +239,15 @@ class Banks(MemoryBankStore):
         return super().changes(key, since)
 
     def teach(self, camera: str, name: str, value: float = 2) -> None:
-        super().open(BankKey(camera, "toy-1"), SHAPE, SEED)
-        self.add(BankKey(camera, "toy-1"), SHAPE, name, np.full(ENTRY, value, np.float16))
+        key = BankKey(camera, "toy-1")
+        version = super().open(key, SHAPE, SEED)
+        self.add(key, SHAPE, Addition(name, np.full(ENTRY, value, np.float16), version, len(SEED) + version))
 
 
 def make_settings(max_frames: int = 4, keep: str = "flagged", sample_normal: float = 0.0) -> Settings:
     return Settings.model_validate(
         {
             "batch": {"max_frames": max_frames, "max_age_s": 0.005},
-            "model": {"online_slots": SHAPE.capacity - len(SEED)},
             "images": {"keep": keep, "sample_normal": sample_normal},
         }
     )
@@ -288,7 +289,7 @@ class Bench:
         pipeline = Pipeline(
             source=self.line,
             inspector=self.inspector,
-            banks=BankFollower(self.inspector, self.banks, self.settings.model.online_slots, clock),
+            banks=BankFollower(self.inspector, self.banks, clock),
             recorder=recorder,
             settings=self.settings,
             clock=clock,

@@ -10,7 +10,7 @@ import torch
 import trainer.bank as module
 from monitor.core import per_frame
 from monitor.core.inspector import Inspector, empty_bank
-from monitor.core.memory_bank import slot_bytes
+from monitor.core.memory_bank import row_bytes
 from monitor.core.scoring import Witnesses
 from schemas.artifacts import Architecture, InputSpec
 from tests.unit.small_model import SETTINGS, Parts
@@ -29,15 +29,15 @@ def test_a_slot_takes_what_the_bank_allocates_for_it() -> None:
     architecture = architecture_of(64, 96)
     shape = architecture.entry_shape
     bank = empty_bank(architecture, 7)
-    held = sum(tensor.nbytes for tensor in (bank._features, bank._units, bank._known))
-    assert held == 7 * slot_bytes(shape, shape[2] - architecture.latent_shape[2])
+    held = sum(tensor.nbytes for tensor in (bank._features, bank._units, bank._known, bank._slots))
+    assert held == 7 * row_bytes(shape, shape[2] - architecture.latent_shape[2])
 
 
-@pytest.mark.parametrize(("size", "kept"), [(128, 1000), (256, 1000), (448, 1000), (768, 364), (2048, 51)])
+@pytest.mark.parametrize(("size", "kept"), [(128, 1000), (256, 1000), (448, 1000), (768, 360), (2048, 50)])
 def test_a_bank_is_never_larger_than_its_budget(size: int, kept: int) -> None:
     architecture = architecture_of(size, size)
     assert affordable(architecture, 1000) == kept
-    assert kept * slot_bytes(architecture.entry_shape, 64) <= BANK_BYTES
+    assert kept * row_bytes(architecture.entry_shape, 65) <= BANK_BYTES
     assert affordable(architecture, 3) == 3
 
 
@@ -60,7 +60,7 @@ def test_the_trainer_says_how_many_normals_did_not_fit(
     spec = InputSpec(height=64, width=64, channels=1)
     small = Architecture(input=spec, widths=SETTINGS.widths)
     shape = small.entry_shape
-    room = 9 * slot_bytes(shape, shape[2] - small.latent_shape[2])
+    room = 9 * row_bytes(shape, shape[2] - small.latent_shape[2])
     monkeypatch.setattr(module, "BANK_BYTES", room)
     manifest = build(data, tmp_path / "bundle", wanted, Quiet())
     assert manifest.data.bank_images == 9

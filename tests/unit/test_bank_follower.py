@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from monitor.bank_follower import BankFollower
 from monitor.clock import FakeClock
+from monitor.errors import BankMissingError, StoreUnavailableError
 from monitor.ports import BankChanges, BankKey, BankShape, LearnedSlot
 from schemas.errors import BankMismatchError
 from tests.unit.pipeline_fakes import AWAY, ENTRY, SEED, SHAPE, Banks, ToyInspector
@@ -16,14 +17,14 @@ KEY = BankKey("cam", "toy-1")
 
 
 def follow(banks: Banks, clock: FakeClock | None = None) -> BankFollower:
-    return BankFollower(ToyInspector(), banks, online_slots=4, clock=clock or FakeClock())
+    return BankFollower(ToyInspector(), banks, clock or FakeClock())
 
 
 def test_the_first_to_come_makes_the_bank_of_the_bundles_normals() -> None:
     banks = Banks()
     bank = follow(banks).current("cam")
     assert banks.version(KEY) == 0
-    assert (bank.version, len(bank), bank.capacity) == (0, 2, 6)
+    assert (bank.version, len(bank)) == (0, 2)
 
 
 def test_a_bank_that_has_been_taught_is_loaded_whole_at_first() -> None:
@@ -163,6 +164,20 @@ def test_a_bank_that_redis_lost_is_not_made_anew_with_fewer_normals() -> None:
 
 def test_a_bank_of_another_encoder_stops_the_worker() -> None:
     banks = Banks()
-    banks.open(KEY, BankShape("f" * 64, ENTRY, 6), SEED)
+    banks.open(KEY, BankShape("f" * 64, ENTRY), SEED)
     with pytest.raises(BankMismatchError):
         follow(banks).current("cam")
+
+
+def test_a_strict_follower_says_what_is_away_or_missing_instead_of_going_on() -> None:
+    banks = Banks()
+    follower = BankFollower(ToyInspector(), banks, FakeClock(), strict=True)
+    banks.teach("cam", "one")
+    assert follower.current("cam").version == 1
+    banks.error = AWAY
+    with pytest.raises(StoreUnavailableError):
+        follower.current("cam")
+    banks.error = None
+    banks.wipe()
+    with pytest.raises(BankMissingError):
+        follower.current("cam")

@@ -42,7 +42,7 @@ def assert_same(left: Inspection, right: Inspection) -> None:
 @given(order=st.lists(st.integers(0, 7), min_size=1, max_size=9))
 def test_a_frame_is_inspected_alike_alone_or_in_any_batch(case: tuple[Inspector, Parts], order: list[int]) -> None:
     inspector, parts = case
-    bank = inspector.new_bank(online_slots=2)
+    bank = inspector.new_bank()
     together = inspector.inspect(parts.defective[order], bank)
     for number, inspection in zip(order, together, strict=True):
         assert_same(inspection, inspector.inspect(parts.defective[number : number + 1], bank)[0])
@@ -140,7 +140,7 @@ def test_defects_score_higher_than_good_parts_and_are_outlined(case: tuple[Inspe
 
 def taught(inspector: Inspector, frame: NDArray[np.float32]) -> MemoryBank:
     """Return the bank after an operator's click: this frame is normal."""
-    bank = inspector.new_bank(online_slots=1)
+    bank = inspector.new_bank()
     bank.put(len(inspector.seed), inspector.remember(frame[None])[0])
     return bank
 
@@ -170,13 +170,13 @@ def test_a_confirmed_frame_does_not_excuse_another_defect(case: tuple[Inspector,
 def test_what_is_remembered_does_not_depend_on_what_the_line_has_learnt(inspector: Inspector, parts: Parts) -> None:
     before = inspector.remember(parts.defective[:1])
     taught(inspector, parts.defective[0])
-    inspector.new_bank(5).clear()
+    inspector.new_bank().clear()
     np.testing.assert_array_equal(inspector.remember(parts.defective[:1]), before)
     assert before.shape[1:] == inspector.manifest.architecture.entry_shape
 
 
 def test_inspecting_leaves_the_bank_and_the_frames_as_they_were(inspector: Inspector, parts: Parts) -> None:
-    bank, frames = inspector.new_bank(1), parts.defective.copy()
+    bank, frames = inspector.new_bank(), parts.defective.copy()
     first = inspector.inspect(frames, bank)
     np.testing.assert_array_equal(frames, parts.defective)
     assert len(bank) == len(inspector.seed)

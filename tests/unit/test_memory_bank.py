@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from monitor.core.bank_entry import keep_only
 from monitor.core.memory_bank import MemoryBank
 
 P1, P2, P3, R = 2, 3, 5, 4
@@ -23,22 +24,30 @@ def queries(count: int, seed: int = 77) -> torch.Tensor:
     return torch.randn((count, P3, P1, P2), generator=torch.Generator().manual_seed(seed))
 
 
-def bank_of(*seeds: int, capacity: int = 6) -> MemoryBank:
-    bank = MemoryBank(SHAPE, capacity, residual=R)
+def bank_of(*seeds: int) -> MemoryBank:
+    bank = MemoryBank(SHAPE, 6, residual=R)
     for slot, seed in enumerate(seeds):
         bank.put(slot, entry(seed))
     return bank
 
 
 def contents(bank: MemoryBank) -> list[NDArray[np.float16] | None]:
-    return [bank.entry(slot) for slot in range(bank.capacity)]
+    return [bank.entry(slot) for slot in range(6)]
 
 
 def same(left: list[NDArray[np.float16] | None], right: list[NDArray[np.float16] | None]) -> bool:
     return all(
-        a is b is None or (a is not None and b is not None and np.array_equal(a, b))
+        a is b is None or (a is not None and b is not None and np.array_equal(a, b, equal_nan=True))
         for a, b in zip(left, right, strict=True)
     )
+
+
+def part_of(seed: int, *locations: tuple[int, int]) -> NDArray[np.float16]:
+    """Return an entry that keeps these locations only."""
+    there = np.zeros((P1, P2), np.bool_)
+    for location in locations:
+        there[location] = True
+    return keep_only(entry(seed), there)
 
 
 def nearest_by_hand(
@@ -139,8 +148,10 @@ def test_a_bank_is_a_dictionary_of_slots(steps: list[tuple[str, int, int]]) -> N
         else:
             bank.clear()
             truth.clear()
-        assert len(bank) == len(truth) <= bank.capacity
-        assert same(contents(bank), [truth.get(number) for number in range(4)])
+        assert len(bank) == len(truth)
+        assert bank.slots == sorted(truth)
+        assert bank.rows <= 4
+        assert same(contents(bank), [truth.get(number) for number in range(6)])
         if truth:
             found = bank.query(queries(1))
             assert set(found.slot.flatten().tolist()) <= set(truth)
@@ -195,18 +206,89 @@ def test_an_empty_bank_refuses_to_judge() -> None:
     with pytest.raises(ValueError, match="the memory bank is empty"):
         bank.query(queries(1))
     assert len(bank) == 0
+    bank.put(0, part_of(1, (0, 0)))
+    with pytest.raises(ValueError, match=r"empty.*at some locations"):
+        bank.query(queries(1))
 
 
-@pytest.mark.parametrize("slot", [-1, 6, 100])
-def test_the_capacity_is_never_exceeded(slot: int) -> None:
+def test_slots_are_counted_from_zero() -> None:
+    with pytest.raises(IndexError, match="slot -1"):
+        bank_of(1).put(-1, entry(2))
+
+
+def test_a_bank_that_was_made_small_grows_and_forgets_nothing() -> None:
+    bank = MemoryBank(SHAPE, residual=R)
+    for slot in range(40):
+        bank.put(3 * slot, entry(slot))
+    assert (len(bank), bank.rows) == (40, 40)
+    for slot in range(40):
+        np.testing.assert_array_equal(bank.entry(3 * slot), entry(slot))
+
+
+def test_a_location_that_an_entry_does_not_keep_is_searched_among_the_others() -> None:
+    bank, features = bank_of(1, 2), queries(1)
+    own = np.zeros(SHAPE, np.float16)
+    own[..., :P3] = features[0].permute(1, 2, 0).numpy()
+    there = np.zeros((P1, P2), np.bool_)
+    there[0, 1] = there[1, 2] = True
+    before = bank.query(features)
+    bank.put(2, keep_only(own, there))
+    found = bank.query(features)
+    kept = torch.from_numpy(there)
+    assert torch.equal(found.slot[0] == 2, kept)
+    assert torch.equal(found.score[0][~kept], before.score[0][~kept])
+    assert found.score[0][kept].max() < 1e-5
+    np.testing.assert_array_equal(bank.locations(2), there)
+    np.testing.assert_array_equal(bank.entry(2), keep_only(own, there))
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, P1 - 1), st.integers(0, P2 - 1)), min_size=1, max_size=30))
+def test_search_grows_with_the_variety_at_one_location_and_not_with_the_entries(places: list[tuple[int, int]]) -> None:
     bank = bank_of(1)
-    with pytest.raises(IndexError, match=rf"slot {slot} is not in 0\.\.5"):
-        bank.put(slot, entry(2))
-    with pytest.raises(IndexError):
-        bank.remove(slot)
-    with pytest.raises(IndexError):
-        bank.entry(slot)
-    assert len(bank) == 1
+    for number, place in enumerate(places):
+        bank.put(1 + number, part_of(number, place))
+    assert bank.rows == 1 + max(places.count(place) for place in places)
+    for number in range(len(places)):
+        bank.remove(1 + number)
+    for number, place in enumerate(places):
+        bank.put(1 + number, part_of(number, place))
+    assert bank.rows == 1 + max(places.count(place) for place in places)
+
+
+def test_of_equally_near_entries_the_lowest_slot_is_found_whatever_the_order_of_edits() -> None:
+    first, second = MemoryBank(SHAPE, residual=R), MemoryBank(SHAPE, residual=R)
+    for bank, order in ((first, (0, 1, 2)), (second, (2, 1, 0))):
+        for slot in order:
+            bank.put(slot, entry(7))
+    for bank in (first, second):
+        assert (bank.query(queries(2)).slot == 0).all()
+
+
+def test_what_is_tried_and_what_is_left_out_are_so_only_within() -> None:
+    bank = bank_of(1, 2, 3)
+    before = contents(bank)
+    with bank.trying(entry(9)), bank.without(1):
+        assert (len(bank), bank.entry(1)) == (3, None)
+        assert 3 in bank.query(queries(4)).slot
+    with pytest.raises(ZeroDivisionError), bank.trying(part_of(8, (0, 0))):
+        raise ZeroDivisionError
+    assert same(contents(bank), before)
+
+
+def test_the_distance_to_the_others_is_that_of_a_bank_without_the_entry() -> None:
+    bank = bank_of(1, 2, 3)
+    bank.put(3, part_of(4, (1, 0), (0, 2)))
+    far = bank.distances_to_others([3, 1])
+    for slot, distance in zip((3, 1), far, strict=True):
+        stored = bank.entry(slot)
+        assert stored is not None
+        asked = torch.from_numpy(np.nan_to_num(stored[..., :P3]).astype(np.float32)).permute(2, 0, 1)[None]
+        with bank.without(slot):
+            expected = bank.query(asked).score[0].numpy()
+        there = ~np.isnan(stored[..., 0])
+        np.testing.assert_array_equal(np.isnan(distance), ~there)
+        np.testing.assert_allclose(distance[there], expected[there], atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -217,11 +299,12 @@ def test_the_capacity_is_never_exceeded(slot: int) -> None:
         np.zeros((1, *SHAPE), np.float16),
         np.full(SHAPE, np.nan, np.float16),
         np.full(SHAPE, np.inf, np.float16),
+        np.where(np.arange(P3 + R) == 2, np.nan, np.ones(SHAPE)).astype(np.float16),
     ],
 )
 def test_entries_that_do_not_fit_are_refused(wrong: NDArray[Any]) -> None:
     bank = bank_of(1)
-    with pytest.raises(ValueError, match=r"must be finite and of shape \(2, 3, 9\)"):
+    with pytest.raises(ValueError, match=r"must be of shape \(2, 3, 9\)"):
         bank.put(0, wrong)
     np.testing.assert_array_equal(bank.entry(0), entry(1))
 

@@ -1,7 +1,7 @@
 """In-memory twins of the ports, for tests and trials: the same contracts, no servers, gone when the program ends."""
 
 from monitor.adapters.memory.bank import MemoryBankStore
-from monitor.adapters.memory.database import MemoryInspectionStore, MemoryReviewStore
+from monitor.adapters.memory.database import MemoryInspectionStore
 from monitor.adapters.memory.images import MemoryImageStore
 from monitor.adapters.memory.kafka import MemoryFrameSource, MemoryPublisher
 
@@ -11,5 +11,4 @@ __all__ = [
     "MemoryImageStore",
     "MemoryInspectionStore",
     "MemoryPublisher",
-    "MemoryReviewStore",
 ]

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.adapters.bank_slots import Learned, choose_slot, from_bytes, require_room, to_bytes
-from monitor.errors import BankMissingError
-from monitor.ports import BankChanges, BankEdit, BankKey, BankShape, LearnedSlot, SlotChange
+from monitor.adapters.bank_slots import Learned, require_unpinned, to_bytes
+from monitor.core.bank_entry import from_bytes
+from monitor.errors import BankFullError, BankMissingError, BankMovedError
+from monitor.ports import Addition, BankChanges, BankEdit, BankKey, BankShape, LearnedSlot, SlotChange
 from schemas.errors import BankMismatchError
 
 
@@ -23,8 +24,10 @@ class _Bank:
     version: int
     slots: dict[int, bytes]
     learned: dict[str, Learned]
-    # Version -> the slot that its edit changed; None for the version that the bank began with.
-    log: dict[int, int | None]
+    # Version -> the slots that its edit changed; none for the version that the bank began with.
+    log: dict[int, tuple[int, ...]]
+    # Frame -> the version that took it away.
+    removed: dict[str, int] = field(default_factory=dict)
     # Only a copy that was taken from this bank can be brought up to date; one of a bank before it cannot.
     copied: set[int] = field(default_factory=set)
 
@@ -58,7 +61,7 @@ class MemoryBankStore:
         Raises:
             BankMismatchError: the bank was made by another encoder or from another seed, or has another shape.
         """
-        require_room(shape, len(seed), learned)
+        require_unpinned(learned, len(seed))
         slots = {slot: to_bytes(features, shape) for slot, features in enumerate(seed)}
         seed_sha256 = hashlib.sha256(b"".join(slots.values())).hexdigest()
         bank = self._banks.get(key)
@@ -75,8 +78,8 @@ class MemoryBankStore:
             seed_sha256=seed_sha256,
             version=version,
             slots=slots | {entry.slot: to_bytes(entry.features, shape) for entry in learned},
-            learned={entry.frame_id: Learned(entry.version_added, entry.slot, None) for entry in learned},
-            log={version: None},
+            learned={entry.frame_id: Learned(entry.version_added, entry.slot) for entry in learned},
+            log={version: ()},
         )
         return version
 
@@ -96,34 +99,54 @@ class MemoryBankStore:
         if since is None or reload:
             changed = set(bank.slots)
         else:
-            changed = {slot for version, slot in bank.log.items() if version > since and slot is not None}
+            changed = {slot for version, slots in bank.log.items() if version > since for slot in slots}
         bank.copied.add(bank.version)
         slots = tuple(SlotChange(slot, self._features(bank, slot)) for slot in sorted(changed))
         return BankChanges(version=bank.version, reload=reload, slots=slots)
 
-    def add(self, key: BankKey, shape: BankShape, frame_id: str, features: NDArray[np.float16]) -> BankEdit:
-        """Add a normal's (P1, P2, P3 + R) features under its frame id; a frame already there changes nothing.
+    def learned(self, key: BankKey, frame_id: str) -> BankEdit | None:
+        """Return the edit that added a frame, not ``added`` again, or None if the bank does not hold it."""
+        bank = self._banks.get(key)
+        known = bank.learned.get(frame_id) if bank else None
+        return None if known is None else BankEdit(known.version, known.slot, added=False, evicted=known.evicted)
+
+    def add(self, key: BankKey, shape: BankShape, addition: Addition) -> BankEdit:
+        """Add an entry under its frame id, and evict what makes room for it, in one step.
 
         Raises:
+            BankMovedError: the bank is at another version.
+            BankFullError: it would take more than the budget.
             BankMismatchError: the bank was made by another encoder or has another shape.
             BankMissingError: there is no such bank.
         """
-        data = to_bytes(features, shape)
+        data = to_bytes(addition.features, shape)
         bank = self._find(key, shape)
-        known = bank.learned.get(frame_id)
+        known = bank.learned.get(addition.frame_id)
         if known is not None:
-            return BankEdit(known.version, known.slot, added=False, evicted_frame=known.evicted_frame)
-        slot = choose_slot(bank.learned, bank.pinned, shape.capacity)
-        evicted = next((frame for frame, there in bank.learned.items() if there.slot == slot), None)
-        if evicted is not None:
-            del bank.learned[evicted]
-        self._log(bank, slot)
-        bank.slots[slot] = data
-        bank.learned[frame_id] = Learned(bank.version, slot, evicted)
-        return BankEdit(bank.version, slot, added=True, evicted_frame=evicted)
+            return BankEdit(known.version, known.slot, added=False, evicted=known.evicted)
+        if addition.at != bank.version:
+            msg = f"bank {key.camera}:{key.model_id} is at version {bank.version}, the addition is for {addition.at}"
+            raise BankMovedError(msg)
+        owners = {there.slot: frame for frame, there in bank.learned.items()}
+        evicted = tuple(owners[slot] for slot in addition.evict)
+        left = sum(len(bank.slots[slot]) for slot in owners if slot not in addition.evict)
+        if left + len(data) > addition.budget:
+            msg = f"bank {key.camera}:{key.model_id} would take more than its {addition.budget} bytes"
+            raise BankFullError(msg)
+        if addition.slot < bank.pinned or addition.slot in bank.slots.keys() - set(addition.evict):
+            msg = f"slot {addition.slot} is pinned or taken"
+            raise ValueError(msg)
+        self._log(bank, addition.slot, *addition.evict)
+        for slot, frame in zip(addition.evict, evicted, strict=True):
+            del bank.slots[slot], bank.learned[frame]
+            bank.removed[frame] = bank.version
+        bank.slots[addition.slot] = data
+        bank.learned[addition.frame_id] = Learned(bank.version, addition.slot, evicted)
+        bank.removed.pop(addition.frame_id, None)
+        return BankEdit(bank.version, addition.slot, added=True, evicted=evicted)
 
     def remove(self, key: BankKey, shape: BankShape, frame_id: str) -> int:
-        """Empty the slot of a frame that was added; return the bank's version, in which the frame is not.
+        """Empty the slot of a frame that was added; return the version that took it away, as the port says.
 
         Raises:
             BankMismatchError: the bank was made by another encoder or has another shape.
@@ -131,9 +154,11 @@ class MemoryBankStore:
         """
         bank = self._find(key, shape)
         known = bank.learned.pop(frame_id, None)
-        if known is not None:
-            self._log(bank, known.slot)
-            del bank.slots[known.slot]
+        if known is None:
+            return bank.removed.get(frame_id, bank.version)
+        self._log(bank, known.slot)
+        del bank.slots[known.slot]
+        bank.removed[frame_id] = bank.version
         return bank.version
 
     def _find(self, key: BankKey, shape: BankShape | None = None) -> _Bank:
@@ -146,9 +171,9 @@ class MemoryBankStore:
             raise BankMismatchError(msg)
         return bank
 
-    def _log(self, bank: _Bank, slot: int) -> None:
+    def _log(self, bank: _Bank, *slots: int) -> None:
         bank.version += 1
-        bank.log[bank.version] = slot
+        bank.log[bank.version] = slots
         while len(bank.log) > self._log_length:
             del bank.log[next(iter(bank.log))]
 
