@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from monitor.ports import Policy
 from monitor.settings import Settings
 from schemas.errors import OperatorError
 from schemas.messages import RegionMessage, Verdict
@@ -104,6 +105,26 @@ def confirm(
     )
 
 
+@review_app.command()
+def retract(
+    context: typer.Context,
+    frame: Annotated[str, typer.Argument(help="A frame's id, or a beginning of it that only one frame has.")],
+    reviewer: Annotated[str | None, typer.Option(help="Who says so; default: the user's name.")] = None,
+    why: Annotated[str | None, typer.Option(help="The reason, for the history.")] = None,
+) -> None:
+    """Take back what was said about a part. What it taught is forgotten within a second; it can be reviewed anew."""
+    from monitor.adapters.bank_desk import BankDesk
+    from monitor.bank_commands import wait_for
+    from monitor.database_access import open_database
+
+    with _desk(context.obj) as desk:
+        review, orders = desk.retract(frame, reviewer or getpass.getuser(), why)
+    typer.echo(f"{review.frame_id}: that {review.reviewer} confirmed it as {review.verdict} is taken back.")
+    with open_database(context.obj) as engine:
+        for order in orders:
+            typer.echo(wait_for(BankDesk(engine), order))
+
+
 @contextmanager
 def _desk(settings: Settings) -> Iterator[ReviewDesk]:
     from monitor.adapters.review_desk import ReviewDesk
@@ -166,4 +187,5 @@ def _facts(details: FrameDetails) -> Iterator[tuple[str, str]]:
     yield "image", frame.image_sha256 or "not kept (see images.keep)"
     if frame.review is not None:
         review = frame.review
-        yield "review", f"{review.verdict.value} by {review.reviewer}: {review.outcome}. {review.outcome_detail or ''}"
+        by = review.reviewer if review.policy is Policy.PERSON else "the rule"
+        yield "review", f"{review.verdict.value} by {by}: {review.outcome}. {review.outcome_detail or ''}"

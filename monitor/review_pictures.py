@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.adapters.images import FsspecImageStore
+from monitor.core.bank_entry import unpack
+from monitor.ports import BankEntry
 from monitor.settings import Settings
+from schemas.artifacts import read_manifest
 from schemas.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -27,10 +30,7 @@ def save_pictures(settings: Settings, details: FrameDetails, folder: Path) -> li
         OperatorError: the frame's image was not kept, or is no longer there.
     """
     sha256 = details.frame.image_sha256
-    try:
-        content = FsspecImageStore(settings.images.url).get(sha256) if sha256 else b""
-    except KeyError:
-        content = b""
+    content = _kept(settings, sha256)
     if not content:
         msg = f"{details.frame.frame_id}: its image was not kept (images.keep = {settings.images.keep!r}), or is gone."
         raise OperatorError(msg)
@@ -46,7 +46,47 @@ def save_pictures(settings: Settings, details: FrameDetails, folder: Path) -> li
         path = folder / f"{details.frame.frame_id}-{name}.png"
         cv2.imwrite(str(path), picture)
         paths.append(path)
+    review = details.frame.review
+    if review and (patches := _kept(settings, review.hidden_picture)):
+        paths.append(folder / f"{details.frame.frame_id}-would-hide.png")
+        paths[-1].write_bytes(patches)
     return paths
+
+
+def save_taught(settings: Settings, entry: BankEntry, folder: Path) -> Path:
+    """Write a frame that a bank was taught, its locations that are not kept greyed out; return the path.
+
+    Raises:
+        OperatorError: its image is no longer there.
+    """
+    content = _kept(settings, entry.image_sha256)
+    if not content:
+        msg = f"{entry.frame_id}: its image is no longer in the image store."
+        raise OperatorError(msg)
+    frame = np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+    kept = _locations(settings, entry)
+    side = frame.shape[1], frame.shape[0]
+    mask = np.asarray(cv2.resize(kept.astype(np.uint8), side, interpolation=cv2.INTER_NEAREST)) > 0
+    faded = (0.35 * frame + 140).clip(0, 255).astype(np.uint8)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{entry.frame_id}-taught.png"
+    cv2.imwrite(str(path), overlay(np.where(mask[..., None], frame, faded), mask))
+    return path
+
+
+def _locations(settings: Settings, entry: BankEntry) -> NDArray[np.bool_]:
+    p1, p2, _ = read_manifest(settings.model.bundle).architecture.latent_shape
+    if entry.locations is None or len(entry.locations) != -(-p1 * p2 // 8):
+        return np.ones((p1, p2), np.bool_)
+    return unpack(entry.locations, (p1, p2))
+
+
+def _kept(settings: Settings, sha256: str | None) -> bytes:
+    """Return what the image store has at an address; nothing if it was not kept, or is gone."""
+    try:
+        return FsspecImageStore(settings.images.url).get(sha256) if sha256 else b""
+    except KeyError:
+        return b""
 
 
 def overlay(frame: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

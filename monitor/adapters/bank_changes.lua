@@ -1,18 +1,19 @@
 #!lua flags=no-writes
 -- What brings a copy of a memory bank from one version to the newest: every changed slot once, its newest bytes.
 --
--- KEYS: meta, slots, log
+-- KEYS: meta, slots, log, frames
 -- ARGV: the copy's version, the head it had there (both '' for none), the most bytes to return
 -- Returns {'missing'}, or {'reload', version, head, shape} when the log does not reach back to this version and head,
 -- or {'delta', version, head, shape, slot, bytes or nil, slot, ...},
 -- or, when more than one slot changed and they are more bytes than that, {'names', version, head, shape, slot, slot, ...}.
 
-local meta, slots, log = unpack(KEYS)
+local meta, slots, log, frames = unpack(KEYS)
 local since, since_head, most_bytes = unpack(ARGV)
 
-local bank = redis.call('HMGET', meta, 'version', 'head', 'shape', 'slot_bytes')
-local version, head, shape, slot_bytes = unpack(bank)
-if not version then
+local bank = redis.call('HMGET', meta, 'version', 'head', 'shape', 'slot_bytes', 'pinned')
+local version, head, shape, slot_bytes, pinned = unpack(bank)
+-- A bank that lost a part of its keys is no bank: it is restored as a whole.
+if not version or redis.call('HLEN', slots) ~= tonumber(pinned) + redis.call('HLEN', frames) then
     return {'missing'}
 end
 local delta = {'delta', version, head, shape}

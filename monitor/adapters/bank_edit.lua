@@ -12,7 +12,8 @@ local meta, slots, log, frames, owners, removed = unpack(KEYS)
 local operation, fingerprint, log_length, frame = unpack(ARGV)
 
 local bank = redis.call('HMGET', meta, 'version', 'head', 'layout', 'encoder_hash', 'shape', 'pinned', 'bytes')
-if not bank[1] then
+-- A bank that lost a part of its keys is no bank: it is restored as a whole.
+if not bank[1] or redis.call('HLEN', slots) ~= tonumber(bank[6]) + redis.call('HLEN', frames) then
     return {'missing', ''}
 end
 local version, head, pinned, bytes = tonumber(bank[1]), bank[2], tonumber(bank[6]), tonumber(bank[7])

@@ -10,9 +10,10 @@ local meta, slots, log, frames, owners, removed, staged = unpack(KEYS)
 local version, head = unpack(ARGV, 1, 2)
 local last_field = 3 + 2 * tonumber(ARGV[3])
 
-local existing = redis.call('HGET', meta, 'version')
--- A bank behind the version that SQL knows lost what it had learned: only such a one is replaced.
-if existing and tonumber(existing) >= tonumber(version) then
+local existing, pinned = unpack(redis.call('HMGET', meta, 'version', 'pinned'))
+local whole = existing and redis.call('HLEN', slots) == tonumber(pinned) + redis.call('HLEN', frames)
+-- A bank behind the version that SQL knows lost what it had learned: only such a one is replaced, or one that lost keys.
+if whole and tonumber(existing) >= tonumber(version) then
     redis.call('DEL', staged)
     return existing
 end

@@ -98,14 +98,14 @@ class RedisBankStore:
         return opened
 
     def version(self, key: BankKey) -> int | None:
-        """Return the bank's version, or None when Redis has no such bank.
+        """Return the bank's version, or None when Redis has no such bank, or only a part of it.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
         with while_running():
-            version = self._redis.hget(wire.keys(key)[0], "version")
-        return None if version is None else int(version)
+            found, whole = self._look(key)
+        return int(found["version"]) if whole else None
 
     def changes(self, key: BankKey, since: int | None) -> BankChanges:
         """Return what brings a copy at version ``since`` up to date.
@@ -186,11 +186,21 @@ class RedisBankStore:
         return status.decode(), answer
 
     def _existing_version(self, key: BankKey, wanted: dict[str, str]) -> int | None:
-        found = {name.decode(): value.decode() for name, value in self._redis.hgetall(wire.keys(key)[0]).items()}
-        if not found:
-            return None
-        wire.require_same(key, found, wanted)
-        return int(found["version"])
+        found, whole = self._look(key)
+        if found:
+            wire.require_same(key, found, wanted)
+        return int(found["version"]) if whole else None
+
+    def _look(self, key: BankKey) -> tuple[dict[str, str], bool]:
+        """Return the bank's meta, empty if there is none, and whether the bank has all of its slots."""
+        meta, slots, _, frames, *_ = wire.keys(key)
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hgetall(meta)
+            pipeline.hlen(slots)
+            pipeline.hlen(frames)
+            raw, filled, learned = pipeline.execute()
+        found = {name.decode(): value.decode() for name, value in raw.items()}
+        return found, bool(found) and filled == int(found["pinned"]) + learned
 
     def _stage(self, key: BankKey, slots: dict[int, bytes]) -> str:
         """Write the slots beside the bank, in chunks; return their key."""

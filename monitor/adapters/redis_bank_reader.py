@@ -72,7 +72,7 @@ class BankReader:
 
     def _delta(self, key: BankKey, since: int | None, head: bytes | None) -> wire.Delta:
         start = ("", "") if since is None or head is None else (since, head)
-        return wire.parse_delta(key, self._script(keys=wire.keys(key)[:3], args=[*start, self._chunk_bytes]))
+        return wire.parse_delta(key, self._script(keys=wire.keys(key)[:4], args=[*start, self._chunk_bytes]))
 
     def _filled(self, key: BankKey) -> list[int]:
         return sorted(int(slot) for slot in self._redis.hkeys(wire.keys(key)[wire.PARTS.index("slots")]))

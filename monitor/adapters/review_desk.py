@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, Select, and_, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
 from monitor.adapters.database import WRITES, while_running
+from monitor.ports import OrderKind, Policy
 from schemas.errors import OperatorError
 from schemas.messages import RegionMessage, Verdict, utc_now
-from schemas.tables import InspectionRow, ReviewRow
+from schemas.tables import BankEntryRow, BankOrderRow, InspectionRow, ReviewRow
 
 FLAGGED: Final = (Verdict.DEFECT.value, Verdict.UNINSPECTED.value)
 MIN_PREFIX: Final = 4
@@ -23,7 +24,10 @@ MAX_REVIEWER: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """A person's word on a frame. ``outcome`` is pending until the learner made it added, known, recorded, refused."""
+    """A word on a frame. ``outcome`` is pending until the learner made it added, known, explained, recorded or refused.
+
+    ``hidden_picture``: where the image store has the patches of a refused part and of the defect it would have hidden.
+    """
 
     frame_id: str
     verdict: Verdict
@@ -34,6 +38,9 @@ class Review:
     outcome_detail: str | None
     applied_at: datetime | None
     bank_version: int | None
+    policy: Policy = Policy.PERSON
+    hidden_frame_id: str | None = None
+    hidden_picture: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,7 @@ class ReviewDesk:
         """
         query = (
             select(InspectionRow, ReviewRow)
-            .outerjoin(ReviewRow, ReviewRow.frame_id == InspectionRow.frame_id)
+            .outerjoin(ReviewRow, and_(ReviewRow.frame_id == InspectionRow.frame_id, ReviewRow.withdrawn_at.is_(None)))
             .where(InspectionRow.verdict.in_(FLAGGED))
             .options(defer(InspectionRow.mask_png))
             .order_by(InspectionRow.id.desc())
@@ -158,6 +165,44 @@ class ReviewDesk:
                 # Two people clicked at once: the other's review is stored, and this one is held against it.
                 return self._confirm(frame_id, verdict, reviewer, note)
 
+    def retract(self, frame_id: str, by: str, why: str | None = None) -> tuple[Review, Sequence[int]]:
+        """Take back what was said about a frame; it may be reviewed again.
+
+        What it taught is taken out of the banks by the learner.
+
+        Returns:
+            The review, and the ids of the orders to the learner (``BankDesk.order``).
+
+        Raises:
+            OperatorError: no such frame, or nothing was said about it.
+            StoreUnavailableError: the database is away; nothing was changed.
+        """
+        require_name(by)
+        with while_running(), Session(self._writer) as session, session.begin():
+            row = _find(session, frame_id)
+            stored = _stored_review(session, row.frame_id)
+            if stored is None:
+                msg = f"frame {row.frame_id}: nobody has reviewed it, so there is nothing to take back"
+                raise OperatorError(msg)
+            stored.withdrawn_at, stored.withdrawn_by, stored.withdrawn_why = self._now(), by, printable(why)
+            # The learner may be about to add it: then the order finds it.
+            models = {row.model_id} | set(session.scalars(_models_taught(row.frame_id)))
+            orders = [
+                BankOrderRow(
+                    kind=OrderKind.RETRACT.value,
+                    camera=row.camera,
+                    model_id=model_id,
+                    frame_id=row.frame_id,
+                    ordered_by=by,
+                    why=printable(why),
+                    created_at=self._now(),
+                )
+                for model_id in sorted(models if stored.verdict == Verdict.NORMAL.value else ())
+            ]
+            session.add_all(orders)
+            session.flush()
+            return _review(stored), [order.id for order in orders]
+
     def _confirm(self, frame_id: str, verdict: Verdict, reviewer: str, note: str | None) -> Review:
         with Session(self._writer) as session, session.begin():
             row = _find(session, frame_id)
@@ -174,7 +219,7 @@ class ReviewDesk:
                 frame_id=row.frame_id,
                 verdict=verdict.value,
                 reviewer=reviewer,
-                note=note.replace("\0", "") if note else None,  # PostgreSQL cannot store it
+                note=printable(note),
                 created_at=self._now(),
             )
             session.add(review)
@@ -186,9 +231,25 @@ def _require_word(verdict: Verdict, reviewer: str) -> None:
     if verdict is Verdict.UNINSPECTED:
         msg = "a person confirms a frame as normal or defect, not as uninspected"
         raise OperatorError(msg)
-    if not 0 < len(reviewer) <= MAX_REVIEWER or not reviewer.isprintable():
-        msg = f"reviewer {reviewer[:MAX_REVIEWER]!r}: give a name of 1 to {MAX_REVIEWER} printable characters"
+    require_name(reviewer)
+
+
+def require_name(name: str) -> None:
+    """Raise OperatorError unless a person's name can be stored."""
+    if not 0 < len(name) <= MAX_REVIEWER or not name.isprintable():
+        msg = f"reviewer {name[:MAX_REVIEWER]!r}: give a name of 1 to {MAX_REVIEWER} printable characters"
         raise OperatorError(msg)
+
+
+def printable(text: str | None) -> str | None:
+    """Return a person's words as every database can store them: PostgreSQL takes no NUL."""
+    return text.replace("\0", "") or None if text else None
+
+
+def _models_taught(frame_id: str) -> Select[str]:
+    """Return the query for the models whose bank holds a frame."""
+    there = BankEntryRow.version_removed.is_(None)
+    return select(BankEntryRow.model_id).where(BankEntryRow.frame_id == frame_id, there).distinct()
 
 
 def _require_same(stored: ReviewRow, verdict: Verdict) -> ReviewRow:
@@ -196,7 +257,7 @@ def _require_same(stored: ReviewRow, verdict: Verdict) -> ReviewRow:
         msg = (
             f"frame {stored.frame_id}: {stored.reviewer} confirmed it as {stored.verdict} on "
             f"{stored.created_at:%Y-%m-%d %H:%M} UTC ({stored.outcome}), so it cannot become {verdict.value}. "
-            "Ask them; one frame has one review."
+            "Ask them; 'review retract' takes it back."
         )
         raise OperatorError(msg)
     return stored
@@ -223,7 +284,8 @@ def _find(session: Session, frame_id: str) -> InspectionRow:
 
 
 def _stored_review(session: Session, frame_id: str) -> ReviewRow | None:
-    return session.scalar(select(ReviewRow).where(ReviewRow.frame_id == frame_id))
+    in_force = ReviewRow.withdrawn_at.is_(None)
+    return session.scalar(select(ReviewRow).where(ReviewRow.frame_id == frame_id, in_force))
 
 
 def _flagged(row: InspectionRow, review: ReviewRow | None) -> FlaggedFrame:
@@ -254,6 +316,9 @@ def _review(row: ReviewRow) -> Review:
         outcome_detail=row.outcome_detail,
         applied_at=row.applied_at,
         bank_version=row.bank_version,
+        policy=Policy(row.policy),
+        hidden_frame_id=row.hidden_frame_id,
+        hidden_picture=row.hidden_picture,
     )
 
 

@@ -7,7 +7,6 @@ answers a repeated addition or removal with what it did the first time.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -20,6 +19,7 @@ from monitor.core.bank_entry import Entry
 from monitor.core.inspector import Inspector
 from monitor.core.memory_bank import MemoryBank
 from monitor.errors import BankMovedError, StoreUnavailableError
+from monitor.learning.lesson import Lesson
 from monitor.ports import (
     Addition,
     BankBook,
@@ -30,7 +30,6 @@ from monitor.ports import (
     Clock,
     ImageStore,
     LearnedSlot,
-    Policy,
     Removal,
 )
 from schemas.errors import InvalidFrameError, UnregistrableError
@@ -41,17 +40,6 @@ Pixels = NDArray[np.float32]
 MAX_ATTEMPTS: Final = 10
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """What an entry comes from: the frame, its image, and whose word it was."""
-
-    frame_id: str
-    image_sha256: str
-    by: str
-    why: str | None
-    policy: Policy = Policy.PERSON
 
 
 class BankKeeper:

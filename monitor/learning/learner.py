@@ -11,7 +11,8 @@ import structlog
 from monitor.errors import BankFullError, BankMissingError, BankMovedError, StoreUnavailableError
 from monitor.learning.admission import Admitted, Explained, Judge
 from monitor.learning.gate import Defect, Hidden
-from monitor.learning.keeper import MAX_ATTEMPTS, BankKeeper, Lesson, Pixels, busy
+from monitor.learning.keeper import MAX_ATTEMPTS, BankKeeper, Pixels, busy
+from monitor.learning.lesson import Lesson
 from monitor.learning.orders import OrderDesk
 from monitor.learning.patches import picture_of
 from monitor.patience import keep_trying

@@ -6,7 +6,8 @@ import structlog
 
 from monitor.core.bank_entry import Entry
 from monitor.errors import BankFullError
-from monitor.learning.keeper import BankKeeper, Lesson
+from monitor.learning.keeper import BankKeeper
+from monitor.learning.lesson import Lesson
 from monitor.learning.snapshot import Snapshot
 from monitor.ports import BankBook, BankOrder, ImageStore, OrderKind
 from schemas.errors import OperatorError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from safetensors.numpy import load, save
 
 from monitor.core import bank_entry
 from monitor.core.bank_entry import Entry
-from monitor.learning.keeper import Lesson
-from monitor.ports import BankShape, Policy
+from monitor.learning.lesson import Lesson
+from monitor.ports import BankEntry, BankKey, BankShape, BankStore, Policy
+from schemas.artifacts import Manifest
 from schemas.errors import BankMismatchError, OperatorError
 
 FORMAT: Final = 1
@@ -96,6 +98,28 @@ def _require_format(found: object) -> None:
 
 def _array(data: bytes) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     return np.frombuffer(data, np.uint8)
+
+
+def of_store(store: BankStore, key: BankKey, manifest: Manifest, pinned: int, active: Sequence[BankEntry]) -> Snapshot:
+    """Return what a bank holds now, beside its pinned normals.
+
+    Raises:
+        OperatorError: Redis holds something that the database does not know of; it may know in a moment.
+    """
+    changes = store.changes(key, None)
+    known = {entry.slot: entry for entry in active}
+    entries = []
+    for change in changes.slots:
+        if change.slot < pinned or change.features is None:
+            continue
+        entry = known.get(change.slot)
+        if entry is None or hashlib.sha256(bank_entry.to_bytes(change.features)).hexdigest() != entry.features_sha256:
+            msg = f"the bank is being edited, or slot {change.slot} is not what the database says: see 'bank verify'"
+            raise OperatorError(msg)
+        lesson = Lesson(entry.frame_id, entry.image_sha256, entry.added_by, entry.why, entry.policy)
+        entries.append((lesson, change.features))
+    shape = BankShape(manifest.encoder_hash, manifest.architecture.entry_shape)
+    return Snapshot(shape, key.camera, key.model_id, changes.version, entries)
 
 
 def _lesson(told: dict[str, str]) -> Lesson:

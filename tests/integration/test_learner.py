@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from monitor.feedback import BANK_CHECK_S, Learner
 from numpy.typing import NDArray
 from pydantic import SecretStr
 from structlog.testing import capture_logs
@@ -28,7 +29,6 @@ from monitor.adapters.review_desk import ReviewDesk
 from monitor.adapters.reviews import SqlReviewStore
 from monitor.clock import FakeClock
 from monitor.errors import BankMissingError, StoreUnavailableError
-from monitor.feedback import BANK_CHECK_S, Learner
 from monitor.ports import BankKey, BankShape, BankStore, BatchOutcome, ImageStore, InspectionStore, ReviewStore
 from monitor.settings import DatabaseSettings, RedisSettings
 from schemas.errors import InvalidFrameError, Reason, UnregistrableError
