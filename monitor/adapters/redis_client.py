@@ -21,7 +21,6 @@ SERVICE: Final = "Redis"
 OUTAGES: Final = (
     redis.ConnectionError,
     redis.TimeoutError,
-    redis.exceptions.OutOfMemoryError,
     redis.exceptions.ReadOnlyError,
     redis.exceptions.MasterDownError,
     redis.exceptions.ClusterDownError,
@@ -79,6 +78,10 @@ def while_running() -> Iterator[None]:
     """Turn outages into StoreUnavailableError, and let mistakes (a faulty script) through."""
     try:
         yield
+    except redis.exceptions.OutOfMemoryError as error:
+        # Redis says what is wrong, but not whose limit it is, nor that it loses nothing.
+        msg = f"{error} Redis is full and refuses writes; nothing is lost. Raise its maxmemory."
+        raise StoreUnavailableError(msg) from error
     except OUTAGES as error:
         raise StoreUnavailableError(str(error) or type(error).__name__) from error
     except redis.ResponseError as error:
