@@ -157,8 +157,8 @@ def said(program: Program, event: str) -> bool:
 def sayings(program: Program, event: str) -> list[dict[str, Any]]:
     """Return what a program has logged in messages that begin so."""
     lines = program.log_file.read_text(encoding="utf-8").splitlines(keepends=True)
-    # The last line may be half written.
-    entries = [json.loads(line) for line in lines if line.endswith("\n")]
+    # The last line may be half written, and a crash is no JSON.
+    entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
     return [entry for entry in entries if entry["event"].startswith(event)]
 
 
