@@ -21,11 +21,14 @@ from sqlalchemy import URL, create_engine, make_url, text
 
 from deploy.local.servers import TansuBroker, ValkeyServer
 from monitor.settings import KafkaSettings
+from tests.servers import NO_REDIS8, RedisServer
 
 if TYPE_CHECKING:  # imports torch and kafka, which few tests need
     from tests.faults.line import Line, MakeLine
 
 TOPICS = ("frames_topic", "dead_topic", "inspections_topic")
+# Where the environment names a server, that one and no other is meant.
+EACH_REDIS = ("named",) if os.environ.get("REDIS_URL") else ("valkey", pytest.param("redis8", marks=NO_REDIS8))
 
 # Time limits of examples say how busy the machine is, not whether the behaviour holds.
 hypothesis.settings.register_profile("paedid", deadline=None)
@@ -76,12 +79,37 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
 
 
+@pytest.fixture(scope="session")
+def redis8_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a Redis 8 that all tests share."""
+    with RedisServer(tmp_path_factory.mktemp("redis8")) as server:
+        yield server.url
+
+
+@pytest.fixture(params=EACH_REDIS)
+def each_redis(request: pytest.FixtureRequest) -> str:
+    """What ``redis_url`` and ``embedded_redis`` are in turn, for tests that use this: ``valkey`` and ``redis8``.
+
+    To be asked for by ``@pytest.mark.usefixtures("each_redis")`` on a test, a class or (``pytestmark``) a file.
+    """
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
-def redis_url(redis_server: str) -> str:
+def redis_kind(request: pytest.FixtureRequest) -> str:
+    """The name of this test's server: Valkey's, unless it is to run on each of them."""
+    name: str = request.getfixturevalue("each_redis") if "each_redis" in request.fixturenames else "valkey"
+    return name
+
+
+@pytest.fixture
+def redis_url(redis_kind: str, request: pytest.FixtureRequest) -> str:
     """URL of an empty Redis database: all of it is flushed before the test, so name none that matters."""
-    with redis.Redis.from_url(redis_server) as client:
+    url: str = request.getfixturevalue("redis8_server" if redis_kind == "redis8" else "redis_server")
+    with redis.Redis.from_url(url) as client:
         client.flushdb()
-    return redis_server
+    return url
 
 
 @pytest.fixture
@@ -95,6 +123,13 @@ def embedded_broker(tmp_path: Path) -> Iterator[TansuBroker]:
 def embedded_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
     """A Valkey of the test's own, to be killed and restarted."""
     with ValkeyServer(tmp_path / "valkey") as server:
+        yield server
+
+
+@pytest.fixture
+def embedded_redis(redis_kind: str, tmp_path: Path) -> Iterator[ValkeyServer]:
+    """As ``embedded_valkey``, but of the kind that ``each_redis`` says."""
+    with (RedisServer if redis_kind == "redis8" else ValkeyServer)(tmp_path / "redis") as server:
         yield server
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 from urllib.parse import urlsplit
 
 import redis
+import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -21,7 +22,6 @@ SERVICE: Final = "Redis"
 OUTAGES: Final = (
     redis.ConnectionError,
     redis.TimeoutError,
-    redis.exceptions.OutOfMemoryError,
     redis.exceptions.ReadOnlyError,
     redis.exceptions.MasterDownError,
     redis.exceptions.ClusterDownError,
@@ -29,6 +29,8 @@ OUTAGES: Final = (
 )
 # Answers that redis-py has no class for: the disk is full, too few replicas, another script runs.
 OUTAGE_CODES: Final = ("MISCONF", "NOREPLICAS", "BUSY")
+
+log = structlog.get_logger()
 
 
 def make_client(settings: RedisSettings) -> redis.Redis:
@@ -55,7 +57,7 @@ def make_client(settings: RedisSettings) -> redis.Redis:
 
 
 def ping(client: redis.Redis, url: str) -> None:
-    """Return once the server has answered.
+    """Return once the server has answered; warn if it is set to evict what banks are made of.
 
     Raises:
         ServiceUnavailableError: it does not, or refuses the password; names the URL without it.
@@ -64,6 +66,20 @@ def ping(client: redis.Redis, url: str) -> None:
         client.ping()
     except redis.RedisError as error:
         raise ServiceUnavailableError(SERVICE, KEY, safe_address(url), str(error)) from error
+    _warn_of_eviction(client, url)
+
+
+def _warn_of_eviction(client: redis.Redis, url: str) -> None:
+    with suppress(redis.RedisError):  # not everybody may ask
+        memory = client.info("memory")
+        policy = memory.get("maxmemory_policy", "")
+        # The volatile policies take only keys that expire, and those of a bank do not.
+        if memory.get("maxmemory") and policy.startswith("allkeys"):
+            log.warning(
+                "Redis may evict the memory bank when it is full; set its maxmemory-policy to noeviction",
+                policy=policy,
+                redis=safe_address(url),
+            )
 
 
 def safe_address(url: str) -> str:
@@ -79,6 +95,10 @@ def while_running() -> Iterator[None]:
     """Turn outages into StoreUnavailableError, and let mistakes (a faulty script) through."""
     try:
         yield
+    except redis.exceptions.OutOfMemoryError as error:
+        # Redis says what is wrong, but not whose limit it is, nor that it loses nothing.
+        msg = f"{error} Redis is full and refuses writes; nothing is lost. Raise its maxmemory."
+        raise StoreUnavailableError(msg) from error
     except OUTAGES as error:
         raise StoreUnavailableError(str(error) or type(error).__name__) from error
     except redis.ResponseError as error:

@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Iterable
 
 import redis
 
-from deploy.local.programs import Program
 from deploy.local.servers import ValkeyServer
 from deploy.simulation import Part
-from tests.faults.line import LINE, STAMPED, Line, MakeLine, Message, good_png, png, wait_until
+from tests.faults.line import LINE, STAMPED, MakeLine, Message, png
+from tests.faults.operated import Operated, feedback_seconds, said
 
-FLOW_S = 0.05
 
-
-class Operated(Line):
-    """A line with a worker and a learner, frames flowing, and an operator."""
-
-    programs: tuple[Program, ...] = ()
-
-    @contextmanager
-    def flowing(self) -> Iterator[None]:
-        """Within, good parts pass the camera all the time."""
-        stop = threading.Event()
-
-        def flow() -> None:
-            number = 0
-            while not stop.wait(FLOW_S):
-                self.send([Message.of(good_png(1000 + number % 20))])
-                number += 1
-
-        thread = threading.Thread(target=flow)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-    def wait(self, condition: Callable[[], bool]) -> None:
-        wait_until(condition, programs=self.programs)
+class Inspected(Operated):
+    """A line whose operator looks at single parts, at the command line."""
 
     def inspect(self, content: bytes) -> tuple[str, str, float]:
         """Send a part; return its frame id, its verdict and its score."""
@@ -61,54 +31,36 @@ class Operated(Line):
         assert verdict == "defect"
         return frame_id, content
 
-    def version(self) -> int:
-        """Return the bank version that the newest frame was inspected with."""
-        [row] = self.query("SELECT bank_version FROM inspections ORDER BY id DESC LIMIT 1")
-        return int(row.bank_version)
-
     def confirm(self, frame_id: str) -> str:
         """Confirm a frame as normal at the command line; return what was said."""
         done = self.run("review", "confirm", frame_id, "normal", "--reviewer", "Ada")
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
-    def teach(self, frame_id: str) -> int:
+    def teach_frame(self, frame_id: str) -> int:
         """Confirm a frame that is new to the bank; return the bank version that holds it."""
         said = self.confirm(frame_id)
         found = re.fullmatch(rf"{frame_id}: normal, added \(bank version (\d+)\)\. .*\n", said)
         assert found, said
         return int(found[1])
 
-    def follow(self, version: int) -> None:
-        """Wait until frames are inspected with this bank version."""
-        self.wait(lambda: self.version() >= version)
-
-
-def said(program: Program, event: str) -> bool:
-    """Return whether a program has logged a message that begins so."""
-    lines = program.log_file.read_text().splitlines()
-    return any(json.loads(line)["event"].startswith(event) for line in lines)
-
 
 def test_a_click_is_learnt_followed_and_survives_the_loss_of_redis(
     make_line: MakeLine, sqlite_url: str, embedded_valkey: ValkeyServer
 ) -> None:
-    line = make_line(sqlite_url, kind=Operated, redis={"url": embedded_valkey.url})
-    assert isinstance(line, Operated)
+    line = make_line(sqlite_url, kind=Inspected, redis={"url": embedded_valkey.url})
+    assert isinstance(line, Inspected)
     worker, learner = line.program("worker", "run"), line.program("learner", "learn")
-    with worker, learner, line.flowing(), redis.Redis.from_url(embedded_valkey.url) as bank:
-        line.programs = worker, learner
-        line.wait(lambda: said(worker, "Inspecting") and said(learner, "Learning"))
-
+    with line.operating(worker, learner), redis.Redis.from_url(embedded_valkey.url) as bank:
         # A good part with a harmless stamp is flagged; later, a part with a blemish that the operator lets pass.
         first_id, first = line.find_flagged(STAMPED.good_part(index) for index in range(6))
         _, second = line.find_flagged(LINE.defective_part(index, "crack") for index in range(3))
         start = line.version()
 
-        version = line.teach(first_id)
+        version = line.teach_frame(first_id)
         assert version > start
         line.follow(version)
-        print(f"feedback after {feedback_seconds(line, first_id):.2f} s")  # noqa: T201 - shown by pytest -rP
+        print(f"feedback after {feedback_seconds(line, line, first_id):.2f} s")  # noqa: T201 - shown by pytest -rP
         assert line.inspect(first)[1] == "normal"
 
         assert "added" in line.confirm(first_id)  # said again, it is the same word
@@ -136,13 +88,3 @@ def test_a_click_is_learnt_followed_and_survives_the_loss_of_redis(
         assert line.inspect(second)[1] == "normal"
         assert line.inspect(first)[1] == "normal"
         assert line.count("bank_entries WHERE version_removed IS NULL") == 2
-    assert [worker.exit_code, learner.exit_code] == [0, 0]
-    for program in (worker, learner):
-        assert b"Traceback" not in program.log_file.read_bytes()
-
-
-def feedback_seconds(line: Line, frame_id: str) -> float:
-    """Return the time from a review to the first frame inspected with what it taught."""
-    [row] = line.query("SELECT created_at, bank_version FROM reviews WHERE frame_id = :id", id=frame_id)
-    [first] = line.query("SELECT min(inspected_at) AS at FROM inspections WHERE bank_version >= :v", v=row.bank_version)
-    return (datetime.fromisoformat(first.at) - datetime.fromisoformat(row.created_at)).total_seconds()

