@@ -97,6 +97,8 @@ class BankFollower:
                     camera=copy.key.camera,
                 )
             copy.missing = True
+            # As long as nothing was learnt, the bundle's normals are all there was.
+            copy.followed = copy.bank.version > 0
             return
         copy.missing = False
         self._apply(copy, changes)

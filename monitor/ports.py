@@ -383,7 +383,7 @@ class BankBook(Protocol):
         """Return the cameras whose bank of this model was ever edited."""
 
     def bank_version(self, camera: str, model_id: str) -> int:
-        """Return the newest version that the bank's entries name: no bank may be behind it. 0 without entries."""
+        """Return the newest version that entries and orders name: no bank may be behind it. 0 without any."""
 
     def next_bank_version(self, camera: str, model_id: str) -> int:
         """Return a version above every one that entries and inspections name, for a bank that is restored."""
@@ -399,6 +399,9 @@ class BankBook(Protocol):
 
     def quarantined(self, frame_id: str) -> BankOrder | None:
         """Return the order that put a frame in quarantine, if any did: no bank may hold it."""
+
+    def barred(self, frame_ids: Collection[str]) -> Collection[str]:
+        """Return which of these frames may not come back: in quarantine, or their review was taken back."""
 
     def paused(self) -> Collection[Policy]:
         """Return the policies that teach nothing for now."""

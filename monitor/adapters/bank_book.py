@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from monitor.adapters.database import WRITES, while_running
 from monitor.ports import BankEntry, BankOrder, OrderKind, Policy, Removal
-from schemas.messages import utc_now
-from schemas.tables import BankEntryRow, BankOrderRow, InspectionRow, LearningPauseRow
+from schemas.messages import Verdict, utc_now
+from schemas.tables import BankEntryRow, BankOrderRow, InspectionRow, LearningPauseRow, ReviewRow
 
 PENDING: Final = "pending"
 
@@ -54,10 +54,14 @@ class SqlBankBook:
             return tuple(session.scalars(query.order_by(BankEntryRow.camera)))
 
     def bank_version(self, camera: str, model_id: str) -> int:
-        """Return the newest version that the bank's entries name: no bank may be behind it. 0 without entries."""
-        newest = select(func.max(BankEntryRow.version_added), func.max(BankEntryRow.version_removed))
+        """Return the newest version that entries and orders name: no bank may be behind it. 0 without any."""
+        edited = select(func.max(BankEntryRow.version_added), func.max(BankEntryRow.version_removed))
+        ordered = select(func.max(BankOrderRow.bank_version)).where(
+            BankOrderRow.camera == camera, BankOrderRow.model_id == model_id
+        )
         with while_running(), self._reader.connect() as connection:
-            versions = connection.execute(newest.where(*_of_bank(camera, model_id))).one()
+            versions = [*connection.execute(edited.where(*_of_bank(camera, model_id))).one()]
+            versions.append(connection.execute(ordered).scalar())
         return max((version for version in versions if version is not None), default=0)
 
     def next_bank_version(self, camera: str, model_id: str) -> int:
@@ -111,6 +115,23 @@ class SqlBankBook:
         with while_running(), Session(self._reader) as session:
             row = session.scalar(query)
             return None if row is None else as_order(row)
+
+    def barred(self, frame_ids: Collection[str]) -> Collection[str]:
+        """Return which of these frames may not come back: in quarantine, or their review was taken back."""
+        orders = select(BankOrderRow.frame_id).where(
+            BankOrderRow.kind.in_([OrderKind.QUARANTINE.value, OrderKind.RETRACT.value]),
+            BankOrderRow.frame_id.in_(list(frame_ids)),
+        )
+        # One that was taken back and given anew counts.
+        in_force = select(ReviewRow.frame_id).where(
+            ReviewRow.frame_id.in_(list(frame_ids)),
+            ReviewRow.verdict == Verdict.NORMAL.value,
+            ReviewRow.withdrawn_at.is_(None),
+        )
+        with while_running(), Session(self._reader) as session:
+            quarantined = set(session.scalars(orders.where(BankOrderRow.kind == OrderKind.QUARANTINE.value)))
+            ordered, confirmed = set(session.scalars(orders)), set(session.scalars(in_force))
+        return {frame for frame in quarantined | (ordered - confirmed) if frame is not None}
 
     def paused(self) -> Collection[Policy]:
         """Return the policies that teach nothing for now."""

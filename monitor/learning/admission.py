@@ -16,10 +16,9 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.core.bank_entry import Entry, keep_only, kept, size_in_bytes
+from monitor.core.bank_entry import Entry, is_sound, keep_only, kept, size_in_bytes
 from monitor.core.inspector import Inspection, Inspector
 from monitor.core.memory_bank import MemoryBank
-from monitor.errors import BankFullError
 from monitor.learning.eviction import Policy, least_needed
 from monitor.learning.gate import Defect, Gate, Hidden, Missed
 from monitor.learning.keeper import free_slot
@@ -58,7 +57,14 @@ class Admitted:
     flagged_after: bool
 
 
-Decision = Explained | Hidden | Admitted
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """It cannot be kept, for the reason told."""
+
+    why: str
+
+
+Decision = Explained | Unfit | Hidden | Admitted
 
 
 class Judge(Protocol):
@@ -71,9 +77,6 @@ class Judge(Protocol):
             pixels: (C, H, W), as ``Inspector.prepare`` made them.
             bank: left as it was.
             defects: the golden defects.
-
-        Raises:
-            BankFullError: it alone takes more than the budget.
         """
 
     def find_culprit(self, pixels: Pixels, bank: MemoryBank) -> Missed | None:
@@ -110,14 +113,13 @@ class Admission:
         if before.score <= self._usual:
             return Explained(before.score, self._usual)
         whole = self._inspector.remember(pixels[None])[0]
-        entry = keep_only(whole, self._unexplained(before))
-        with bank.trying(entry):
-            after = self._look(pixels, bank)
-        if after.flagged:
-            # What the locations left out would have excused is missing: then all of it.
-            entry = whole
-            with bank.trying(entry):
-                after = self._look(pixels, bank)
+        if not is_sound(whole):
+            # One such entry would make every later comparison with the bank meaningless.
+            return Unfit("its features are not finite numbers")
+        entry, after = self._cut(pixels, whole, before, bank)
+        size = size_in_bytes(kept(entry), entry.shape[2])
+        if size > self._budget:
+            return Unfit(f"it takes {size} bytes, more than all the bank may learn: raise model.bank_bytes")
         hidden = self._gate.find_hidden(before, entry, bank, defects)
         if hidden is not None:
             return hidden
@@ -130,6 +132,15 @@ class Admission:
 
     def _look(self, pixels: Pixels, bank: MemoryBank) -> Inspection:
         return self._inspector.inspect(pixels[None], bank)[0]
+
+    def _cut(self, pixels: Pixels, whole: Entry, before: Inspection, bank: MemoryBank) -> tuple[Entry, Inspection]:
+        """Return what of an entry is to be kept, and how the part looks with it."""
+        for entry in (keep_only(whole, self._unexplained(before)), whole):
+            with bank.trying(entry):
+                after = self._look(pixels, bank)
+            if not after.flagged:
+                break  # else what the locations left out would have excused is missing: then all of it
+        return entry, after
 
     def _unexplained(self, seen: Inspection) -> NDArray[np.bool_]:
         """Return the locations (P1, P2) that are odd enough to be kept: at least the oddest."""
@@ -144,11 +155,7 @@ class Admission:
         """Return the slots to evict, none if there is room."""
         depth = entry.shape[2]
         sizes = {slot: size_in_bytes(bank.locations(slot), depth) for slot in bank.slots if slot >= self._pinned}
-        size = size_in_bytes(kept(entry), depth)
-        if size > self._budget:
-            msg = f"it takes {size} bytes, more than all the bank may learn ({self._budget}): raise model.bank_bytes"
-            raise BankFullError(msg)
-        lacking = sum(sizes.values()) + size - self._budget
+        lacking = sum(sizes.values()) + size_in_bytes(kept(entry), depth) - self._budget
         evict: list[int] = []
         with ExitStack() as stack:
             # The addition makes dispensable what it resembles, and so does one that stays of two that are alike.

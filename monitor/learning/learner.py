@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from monitor.errors import BankFullError, BankMissingError, BankMovedError, StoreUnavailableError
-from monitor.learning.admission import Admitted, Explained, Judge
+from monitor.learning.admission import Admitted, Explained, Judge, Unfit
 from monitor.learning.gate import Defect, Hidden
 from monitor.learning.keeper import MAX_ATTEMPTS, BankKeeper, Pixels, busy
 from monitor.learning.lesson import Lesson
@@ -181,23 +181,32 @@ class Learner:
         edit = self._keeper.learned(camera, review.frame_id)
         if edit is not None:
             return self._learnt_before(review, lesson)
-        try:
-            decision = self._judge.consider(pixels, bank, self._defects(camera))
-        except BankFullError as error:
-            return ReviewOutcome("refused", str(error), bank.version), None, ()
-        if isinstance(decision, Explained):
-            detail = f"adds nothing: the bank explains it (score {decision.score:.2f}, usual are {decision.usual:.2f})"
-            return ReviewOutcome("explained", detail, bank.version), None, ()
-        if isinstance(decision, Hidden):
-            return self._refuse(decision, pixels, bank.version), None, ()
+        decision = self._judge.consider(pixels, bank, self._defects(camera))
+        if not isinstance(decision, Admitted):
+            return self._decline(decision, pixels, bank.version), None, ()
         addition = Addition(
-            review.frame_id, decision.entry, bank.version, decision.slot, decision.evict, self._keeper.budget
+            frame_id=review.frame_id,
+            features=decision.entry,
+            at=bank.version,
+            slot=decision.slot,
+            evict=decision.evict,
+            budget=self._keeper.budget,
         )
         edit, entry = self._keeper.add(camera, lesson, addition)
         if not edit.added:
             return self._learnt_before(review, lesson)
         removals = _removals(edit.version, edit.evicted, review.frame_id)
         return ReviewOutcome("added", _tell(decision, edit), edit.version), entry, removals
+
+    def _decline(self, decision: Explained | Hidden | Unfit, pixels: Pixels, version: int) -> ReviewOutcome:
+        if isinstance(decision, Explained):
+            detail = f"adds nothing: the bank explains it (score {decision.score:.2f}, usual are {decision.usual:.2f})"
+            return ReviewOutcome("explained", detail, version)
+        if isinstance(decision, Unfit):
+            return ReviewOutcome("refused", decision.why, version)
+        picture = self._images.put(picture_of(decision, pixels))
+        detail = f"it would hide a confirmed defect: {decision.why}. If the defect is none, take that review back"
+        return ReviewOutcome("refused", detail, version, HiddenDefect(decision.defect.frame_id, picture))
 
     def _learnt_before(self, review: PendingReview, lesson: Lesson) -> Learnt:
         """Return what to say of a frame that the bank holds: since long, or since a crash before SQL was told."""
@@ -210,11 +219,6 @@ class Learner:
         entry = self._keeper.recover(review.camera, lesson, edit)
         removals = _removals(edit.version, edit.evicted, review.frame_id)
         return ReviewOutcome("added", f"normal from bank version {edit.version} on", edit.version), entry, removals
-
-    def _refuse(self, hidden: Hidden, pixels: Pixels, version: int) -> ReviewOutcome:
-        picture = self._images.put(picture_of(hidden, pixels))
-        detail = f"it would hide a confirmed defect: {hidden.why}. If the part is normal, take that review back"
-        return ReviewOutcome("refused", detail, version, HiddenDefect(hidden.defect.frame_id, picture))
 
     def _keep_defect(self, review: PendingReview, sha256: str, pixels: Pixels) -> Learnt:  # noqa: ARG002 - as _learn
         bank = self._keeper.current(review.camera)

@@ -64,8 +64,10 @@ class OrderDesk:
         assert order.version is not None
         wanted: dict[str, tuple[Lesson, Entry]] = {}
         lost = []
-        for entry in self._book.entries_at(order.camera, order.model_id, order.version):
-            if self._book.quarantined(entry.frame_id):
+        entries = self._book.entries_at(order.camera, order.model_id, order.version)
+        barred = self._book.barred([entry.frame_id for entry in entries])
+        for entry in entries:
+            if entry.frame_id in barred:
                 continue
             features = self._keeper.recall_one(entry)
             if features is None:
@@ -83,10 +85,11 @@ class OrderDesk:
             msg = "the snapshot is not in the image store"
             raise OperatorError(msg) from None
         snapshot.require_fits(self._keeper.shape)
+        barred = self._book.barred([lesson.frame_id for lesson, _ in snapshot.entries])
         wanted = {
             lesson.frame_id: (lesson, features)
             for lesson, features in snapshot.entries
-            if not self._book.quarantined(lesson.frame_id)
+            if lesson.frame_id not in barred
         }
         return self._become(order, wanted, [])
 

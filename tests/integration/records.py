@@ -42,6 +42,7 @@ def inspection(
     image_sha256: str | None = None,
     topic_id: str = "topic-1",
     bank_version: int = 7,
+    model_id: str = "model-1",
 ) -> InspectionRecord:
     return InspectionRecord(
         position=position(offset, topic_id=topic_id),
@@ -49,7 +50,7 @@ def inspection(
             frame_id=frame_id, camera=camera, captured_at=CAPTURED, part_serial="Teil-Ä1", lot="L1", deadline_ms=500
         ),
         verdict=verdict,
-        model_id="model-1",
+        model_id=model_id,
         inspected_at=CAPTURED + timedelta(milliseconds=41.5),
         score=0.75,
         threshold=0.5,

@@ -23,6 +23,8 @@ from monitor.adapters.redis_bank import RedisBankStore
 from monitor.ports import BankKey, BankShape, BankStore, LearnedSlot
 from monitor.settings import RedisSettings
 
+pytestmark = pytest.mark.usefixtures("each_redis")
+
 PINNED, CAPACITY, LOG_LENGTH = 2, 5, 3
 SHAPE = BankShape("a" * 64, (1, 1, 4), CAPACITY)
 FRAMES = [f"frame-{number}" for number in range(8)]

@@ -18,6 +18,8 @@ from monitor.settings import RedisSettings
 from schemas.errors import BankMismatchError
 from tests.integration.records import teach
 
+pytestmark = pytest.mark.usefixtures("each_redis")
+
 LOG_LENGTH = 10
 PINNED = 2
 SHAPE = BankShape("a" * 64, (2, 3, 4))

@@ -6,15 +6,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import redis
-from monitor.feedback import BANK_CHECK_S, Learner
-from numpy.typing import NDArray
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
@@ -22,71 +21,19 @@ from deploy.local.servers import ValkeyServer
 from monitor.adapters import migrations
 from monitor.adapters.database import connect
 from monitor.adapters.images import FsspecImageStore
-from monitor.adapters.inspections import SqlInspectionStore
-from monitor.adapters.memory import MemoryBankStore, MemoryImageStore, MemoryInspectionStore, MemoryReviewStore
+from monitor.adapters.memory import MemoryBankStore, MemoryImageStore
 from monitor.adapters.redis_bank import RedisBankStore
-from monitor.adapters.review_desk import ReviewDesk
-from monitor.adapters.reviews import SqlReviewStore
-from monitor.clock import FakeClock
+from monitor.core.bank_entry import to_bytes
 from monitor.errors import BankMissingError, StoreUnavailableError
-from monitor.ports import BankKey, BankShape, BankStore, BatchOutcome, ImageStore, InspectionStore, ReviewStore
+from monitor.learning.learner import BANK_CHECK_S
+from monitor.ports import Policy
 from monitor.settings import DatabaseSettings, RedisSettings
-from schemas.errors import InvalidFrameError, Reason, UnregistrableError
+from schemas.errors import OperatorError
 from schemas.messages import Verdict
-from tests.integration.records import inspection
+from tests.integration.learning_world import KEY, SHAPE, World, kept_of
+from tests.unit.pipeline_fakes import SEED
 
-SHAPE = BankShape("a" * 64, (1, 1, 4), 4)
-KEY = BankKey("cam1", "model-1")
-Features = NDArray[np.float16]
-
-
-def features(value: float) -> Features:
-    return np.full(SHAPE.features, value, dtype=np.float16)
-
-
-SEED = np.stack([features(-1), features(-2)])
-
-
-def encode(image: bytes) -> Features:
-    if image == b"truncated":
-        raise InvalidFrameError(Reason.TRUNCATED, "the image ends too early")
-    if image == b"turned":
-        problem = "the part is turned by 30.0 degrees, farther than 10.0"
-        raise UnregistrableError(problem)
-    return features(float(image))
-
-
-@dataclass
-class World:
-    """Everything around a learner, and what a test does to it."""
-
-    inspections: InspectionStore
-    reviews: ReviewStore
-    banks: BankStore
-    images: ImageStore
-    confirm: Callable[..., Any]
-    wipe: Callable[[], None]
-    clock: FakeClock = field(default_factory=FakeClock)
-    frames: int = 0
-
-    def learner(self, **changed: Any) -> Learner:
-        parts = {"reviews": self.reviews, "banks": self.banks, "images": self.images, "encode": encode, **changed}
-        return Learner(shape=SHAPE, model_id="model-1", seed=SEED, clock=self.clock, poll_interval_s=0.01, **parts)
-
-    def review(self, image: bytes | None, verdict: Verdict = Verdict.NORMAL) -> str:
-        """Inspect a frame with this image and confirm it; return its id."""
-        self.frames += 1
-        frame_id = f"frame-{self.frames}"
-        image_sha256 = None if image is None else self.images.put(image)
-        record = inspection(frame_id, self.frames, image_sha256=image_sha256, bank_version=0)
-        self.inspections.record(BatchOutcome((record,)))
-        self.confirm(frame_id, verdict, "ada", "dust")
-        return frame_id
-
-    def bank(self) -> dict[int, float]:
-        return {
-            c.slot: float(c.features.flat[0]) for c in self.banks.changes(KEY, None).slots if c.features is not None
-        }
+KEY_NAMES = (KEY.camera, KEY.model_id)
 
 
 class Interrupted(Exception):  # noqa: N818 - no error, a crash
@@ -116,29 +63,30 @@ class Contract:
     def test_a_confirmed_normal_is_added_with_its_history(self, world: World) -> None:
         frame = world.review(b"5")
         assert world.learner().step() == 1
-        assert world.bank() == {0: -1, 1: -2, 2: 5}
-        [entry] = world.reviews.active_entries("cam1", "model-1")
+        assert world.bank() == {0: 1, 1: 1, 2: 5}
+        [entry] = world.book.active_entries(*KEY_NAMES)
         assert (entry.frame_id, entry.slot, entry.version_added) == (frame, 2, 1)
         assert (entry.added_by, entry.why) == ("ada", "dust")
-        assert world.images.get(entry.features_sha256) == features(5).tobytes()
+        assert world.images.get(entry.features_sha256) == to_bytes(kept_of(5))
+        assert (entry.size_bytes, entry.policy) == (len(to_bytes(kept_of(5))), Policy.PERSON)
         assert world.images.get(entry.image_sha256) == b"5"
         assert world.learner().step() == 0
 
-    def test_reviews_are_dealt_with_in_order_and_evict_the_oldest(self, world: World) -> None:
+    def test_reviews_are_dealt_with_in_order_and_what_is_evicted_is_written_down(self, world: World) -> None:
         frames = [world.review(str(value).encode()) for value in (5, 6, 7)]
         world.learner().step()
-        assert world.bank() == {0: -1, 1: -2, 2: 7, 3: 6}
-        assert [entry.frame_id for entry in world.reviews.active_entries("cam1", "model-1")] == frames[1:]
-        assert world.reviews.bank_version("cam1", "model-1") == 3
-        assert world.reviews.taught_cameras("model-1") == ("cam1",)
-        assert world.reviews.taught_cameras("another") == ()
+        assert world.bank() == {0: 1, 1: 1, 2: 7, 3: 6}
+        assert [entry.frame_id for entry in world.book.active_entries(*KEY_NAMES)] == frames[1:]
+        assert world.book.bank_version(*KEY_NAMES) == 3
+        assert world.book.taught_cameras("toy-1") == ("cam1",)
+        assert world.book.taught_cameras("another") == ()
 
     def test_a_confirmed_defect_leaves_the_bank_as_it_is(self, world: World) -> None:
         world.banks.open(KEY, SHAPE, SEED)
         world.review(b"5", Verdict.DEFECT)
         assert world.learner().step() == 1
-        assert world.bank() == {0: -1, 1: -2}
-        assert world.reviews.active_entries("cam1", "model-1") == ()
+        assert world.bank() == {0: 1, 1: 1}
+        assert world.book.active_entries(*KEY_NAMES) == ()
         assert world.reviews.pending_reviews(5) == ()
 
     def test_what_cannot_be_learned_is_refused_and_holds_nothing_up(self, world: World) -> None:
@@ -147,7 +95,7 @@ class Contract:
         world.review(b"inf")
         world.review(b"5")
         assert world.learner().step() == 4
-        assert world.bank() == {0: -1, 1: -2, 2: 5}
+        assert world.bank() == {0: 1, 1: 1, 2: 5}
         assert world.reviews.pending_reviews(5) == ()
 
     def test_a_confirmed_part_that_cannot_be_registered_is_refused_with_the_reason(self, world: World) -> None:
@@ -155,7 +103,7 @@ class Contract:
         world.review(b"5")
         with capture_logs() as logs:
             world.learner().step()
-        assert world.bank() == {0: -1, 1: -2, 2: 5}
+        assert world.bank() == {0: 1, 1: 1, 2: 5}
         assert world.reviews.pending_reviews(5) == ()
         (said,) = (entry for entry in logs if entry.get("frame") == frame)
         assert "refused" in str(said)
@@ -165,7 +113,7 @@ class Contract:
         world.review(b"5")
         world.learner(images=MemoryImageStore()).step()
         assert world.reviews.pending_reviews(5) == ()
-        assert world.reviews.active_entries("cam1", "model-1") == ()
+        assert world.book.active_entries(*KEY_NAMES) == ()
 
     @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
     @pytest.mark.parametrize("where", ["put", "open", "add", "complete_review"])
@@ -180,9 +128,9 @@ class Contract:
         with pytest.raises(Interrupted):
             world.learner(**{port: crashing}).step()
         world.learner().step()
-        assert world.bank() == {0: -1, 1: -2, 2: 7, 3: 6}
-        assert world.banks.version(KEY) == world.reviews.bank_version("cam1", "model-1") == 3
-        entries = world.reviews.active_entries("cam1", "model-1")
+        assert world.bank() == {0: 1, 1: 1, 2: 7, 3: 6}
+        assert world.banks.version(KEY) == world.book.bank_version(*KEY_NAMES) == 3
+        entries = world.book.active_entries(*KEY_NAMES)
         assert [(entry.frame_id, entry.version_added) for entry in entries] == [("frame-2", 2), (frame, 3)]
 
     def test_two_learners_at_once_change_the_bank_once(self, world: World) -> None:
@@ -194,7 +142,7 @@ class Contract:
             first._deal_with(review)
             second._deal_with(review)
         assert world.banks.version(KEY) == 3
-        assert [entry.version_added for entry in world.reviews.active_entries("cam1", "model-1")] == [2, 3]
+        assert [entry.version_added for entry in world.book.active_entries(*KEY_NAMES)] == [2, 3]
 
     def test_a_lost_bank_is_restored_bit_for_bit_without_a_new_review(self, world: World) -> None:
         for value in (5, 6, 7):
@@ -212,8 +160,8 @@ class Contract:
         # What was learned before is known, and what comes next evicts whom it would have evicted.
         world.review(b"8")
         learner.step()
-        assert world.bank() == {0: -1, 1: -2, 2: 7, 3: 8}
-        assert world.reviews.bank_version("cam1", "model-1") == 5
+        assert world.bank() == {0: 1, 1: 1, 2: 7, 3: 8}
+        assert world.book.bank_version(*KEY_NAMES) == 5
 
     def test_a_bank_that_a_worker_made_anew_is_replaced_before_it_learns(self, world: World) -> None:
         world.review(b"5")
@@ -222,14 +170,13 @@ class Contract:
         world.banks.open(KEY, SHAPE, SEED)
         world.review(b"6")
         world.learner().step()
-        assert world.bank() == {0: -1, 1: -2, 2: 5, 3: 6}
+        assert world.bank() == {0: 1, 1: 1, 2: 5, 3: 6}
 
     def test_a_restored_version_was_never_used_before(self, world: World) -> None:
         world.review(b"5")
         world.learner().step()
         # This version's edit reached Redis and a worker, but not SQL, before Redis was lost.
-        record = replace(inspection("ahead", 99), bank_version=7)
-        world.inspections.record(BatchOutcome((record,)))
+        world.inspect(b"5", bank_version=7)
         world.wipe()
         world.learner().step()
         assert world.banks.version(KEY) == 8
@@ -243,7 +190,7 @@ class Contract:
         images.put(b"5")
         with capture_logs() as logs:
             world.learner(images=images).step()
-        assert world.bank() == {0: -1, 1: -2, 2: 5}
+        assert world.bank() == {0: 1, 1: 1, 2: 5}
         assert [entry["frame"] for entry in logs if entry["log_level"] == "error"] == ["frame-2"]
 
     def test_an_outage_is_told_once_and_loses_no_review(self, world: World) -> None:
@@ -284,6 +231,121 @@ class Contract:
         thread.join(2)
         assert not thread.is_alive()
 
+    def test_a_lost_bank_is_known_by_the_same_checksum(self, world: World) -> None:
+        for value in (5, 6):
+            world.review(str(value).encode())
+        world.learner().step()
+        before = world.audit()
+        assert before.problems == ()
+        world.wipe()
+        world.learner().step()
+        after = world.audit()
+        assert after.problems == ()
+        assert (after.checksum, after.learned, after.size_bytes) == (before.checksum, 2, before.size_bytes)
+        assert after.version > before.version
+
+    def test_what_the_bank_explains_adds_nothing_and_says_so(self, world: World) -> None:
+        frame = world.review(b"1")
+        world.learner().step()
+        assert world.outcome(frame) == (
+            "explained",
+            "adds nothing: the bank explains it (score 0.10, usual are 0.20)",
+        )
+        assert world.bank() == {0: 1, 1: 1}
+
+    def test_what_would_hide_a_confirmed_defect_is_refused_with_its_name_and_a_picture_of_both(
+        self, world: World
+    ) -> None:
+        defect = world.review(b"6", Verdict.DEFECT)
+        frame = world.review(b"6")
+        world.review(b"7")
+        world.learner().step()
+        outcome, detail = world.outcome(frame)
+        assert outcome == "refused"
+        assert defect in detail
+        assert world.bank() == {0: 1, 1: 1, 2: 7}
+        review = world.review_desk.show(frame).frame.review
+        assert review is not None
+        assert review.hidden_frame_id == defect
+        picture = cv2.imdecode(np.frombuffer(world.images.get(str(review.hidden_picture)), np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape[1] > 2 * 240
+
+    def test_a_defect_that_passes_names_what_hides_it(self, world: World) -> None:
+        culprit = world.review(b"6")
+        world.learner().step()
+        defect = world.review(b"6", Verdict.DEFECT)
+        world.learner().step()
+        outcome, detail = world.outcome(defect)
+        assert outcome == "recorded"
+        assert f"frame {culprit} hides it" in detail
+        assert "quarantine" in detail
+
+    def test_a_defect_whose_image_is_gone_guards_nothing_and_holds_nothing_up(self, world: World) -> None:
+        world.review(None, Verdict.DEFECT)
+        frame = world.review(b"6")
+        assert world.learner().step() == 2
+        assert world.outcome(frame)[0] == "added"
+
+    def test_a_review_that_is_taken_back_is_forgotten_and_may_be_given_anew(self, world: World) -> None:
+        frame = world.review(b"5")
+        world.learner().step()
+        _, orders = world.review_desk.retract(frame, "bob", "I looked at the wrong part")
+        world.learner().step()
+        assert world.bank() == {0: 1, 1: 1}
+        [entry] = world.desk.entries(KEY)
+        assert (entry.version_added, entry.version_removed, entry.removed_by) == (1, 2, "bob")
+        assert entry.removed_why == "retract: I looked at the wrong part"
+        assert [world.desk.find_order(order).outcome for order in orders] == ["done"]
+        world.review_desk.confirm(frame, Verdict.DEFECT, "bob")
+        world.learner().step()
+        assert world.outcome(frame)[0] == "recorded"
+        with pytest.raises(OperatorError, match="cannot become normal"):
+            world.review_desk.confirm(frame, Verdict.NORMAL, "ada")
+
+    def test_a_review_taken_back_before_it_was_learnt_teaches_nothing(self, world: World) -> None:
+        frame = world.review(b"5")
+        world.review_desk.retract(frame, "ada")
+        world.learner().step()
+        assert world.banks.version(KEY) == 0
+        assert world.active() == []
+
+    def test_a_defect_taken_back_guards_no_longer(self, world: World) -> None:
+        defect = world.review(b"6", Verdict.DEFECT)
+        world.learner().step()
+        _, orders = world.review_desk.retract(defect, "ada")
+        assert orders == []
+        frame = world.review(b"6")
+        world.learner().step()
+        assert world.outcome(frame)[0] == "added"
+
+    def test_what_was_never_reviewed_cannot_be_taken_back(self, world: World) -> None:
+        with pytest.raises(OperatorError, match="nothing to take back"):
+            world.review_desk.retract(world.inspect(b"5"), "ada")
+
+    def test_a_paused_policy_teaches_nothing_and_loses_nothing(self, world: World) -> None:
+        assert world.desk.pause(Policy.PERSON, "bob", "audit")
+        assert not world.desk.pause(Policy.PERSON, "bob")
+        [pause] = world.desk.pauses()
+        assert (pause.policy, pause.by, pause.why) == (Policy.PERSON, "bob", "audit")
+        frame = world.review(b"5")
+        assert world.learner().step() == 0
+        assert world.outcome(frame)[0] == "pending"
+        assert world.desk.resume(Policy.PERSON, "bob")
+        assert not world.desk.resume(Policy.PERSON, "bob")
+        world.learner().step()
+        assert world.outcome(frame)[0] == "added"
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Any]:
+    """A database with tables."""
+    migrations.upgrade(url)
+    engine = connect(DatabaseSettings(url=SecretStr(url)))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
 
 def wait_until(holds: Callable[[], bool], timeout_s: float = 10) -> None:
     end = time.monotonic() + timeout_s
@@ -292,59 +354,67 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = 10) -> None:
         time.sleep(0.02)
 
 
-class TestMemory(Contract):
+class TestInMemory(Contract):
     @pytest.fixture
-    def world(self) -> World:
-        inspections, banks = MemoryInspectionStore("inspections"), MemoryBankStore()
-        reviews = MemoryReviewStore(inspections)
-        return World(inspections, reviews, banks, MemoryImageStore(), reviews.confirm, banks.wipe)
+    def world(self, sqlite_url: str) -> Iterator[World]:
+        with opened(sqlite_url) as engine:
+            banks = MemoryBankStore()
+            yield World(engine, banks, MemoryImageStore(), banks.wipe)
 
 
+@pytest.mark.usefixtures("each_redis")
 class TestReal(Contract):
     @pytest.fixture
     def world(self, database_url: str, redis_url: str, tmp_path: Path) -> Iterator[World]:
-        migrations.upgrade(database_url)
-        engine = connect(DatabaseSettings(url=SecretStr(database_url)))
         banks = RedisBankStore(RedisSettings(url=redis_url))
-        with redis.Redis.from_url(redis_url) as client:
-            yield World(
-                inspections=SqlInspectionStore(engine, "inspections"),
-                reviews=SqlReviewStore(engine),
-                banks=banks,
-                images=FsspecImageStore(str(tmp_path / "images")),
-                confirm=ReviewDesk(engine).confirm,
-                wipe=client.flushdb,
-            )
+        with opened(database_url) as engine, redis.Redis.from_url(redis_url) as client:
+            yield World(engine, banks, FsspecImageStore(str(tmp_path / "images")), client.flushdb)
         banks.close()
-        engine.dispose()
 
 
 def test_a_redis_that_is_killed_and_comes_back_empty_has_the_bank_again(
-    embedded_valkey: ValkeyServer, tmp_path: Path
+    embedded_valkey: ValkeyServer, sqlite_url: str, tmp_path: Path
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'monitor.db'}"
-    migrations.upgrade(url)
-    engine = connect(DatabaseSettings(url=SecretStr(url)))
     banks = RedisBankStore(RedisSettings(url=embedded_valkey.url, timeout_s=0.5))
-    images = FsspecImageStore(str(tmp_path / "images"))
-    world = World(
-        SqlInspectionStore(engine, "x"), SqlReviewStore(engine), banks, images, ReviewDesk(engine).confirm, lambda: None
-    )
-    stop = threading.Event()
-    thread = threading.Thread(target=world.learner().run, args=(stop,))
-    thread.start()
-    world.review(b"5")
-    wait_until(lambda: banks.version(KEY) == 1)
-    embedded_valkey.kill()
-    world.review(b"6")
-    time.sleep(0.3)
-    assert len(world.reviews.pending_reviews(5)) == 1
-    embedded_valkey.restart()
-    with redis.Redis.from_url(embedded_valkey.url) as client:
-        client.flushdb()
-    wait_until(lambda: not world.reviews.pending_reviews(5))
-    stop.set()
-    thread.join(5)
-    assert world.bank() == {0: -1, 1: -2, 2: 5, 3: 6}
+    with opened(sqlite_url) as engine:
+        world = World(engine, banks, FsspecImageStore(str(tmp_path / "images")), lambda: None)
+        stop = threading.Event()
+        thread = threading.Thread(target=world.learner().run, args=(stop,))
+        thread.start()
+        world.review(b"5")
+        wait_until(lambda: banks.version(KEY) == 1)
+        embedded_valkey.kill()
+        world.review(b"6")
+        time.sleep(0.3)
+        assert len(world.reviews.pending_reviews(5)) == 1
+        embedded_valkey.restart()
+        with redis.Redis.from_url(embedded_valkey.url) as client:
+            client.flushdb()
+        wait_until(lambda: not world.reviews.pending_reviews(5))
+        stop.set()
+        thread.join(5)
+        assert world.bank() == {0: 1, 1: 1, 2: 5, 3: 6}
     banks.close()
-    engine.dispose()
+
+
+@pytest.mark.usefixtures("each_redis")
+@pytest.mark.parametrize("part", ["slots", "frames"])
+def test_a_bank_that_lost_a_part_of_its_keys_is_restored_as_a_whole(redis_url: str, sqlite_url: str, part: str) -> None:
+    banks = RedisBankStore(RedisSettings(url=redis_url))
+    with opened(sqlite_url) as engine, redis.Redis.from_url(redis_url) as client:
+        world = World(engine, banks, MemoryImageStore(), client.flushdb)
+        world.review(b"5")
+        world.learner().step()
+        checksum = world.audit().checksum
+        client.delete(f"paedid:bank:{{cam1:toy-1}}:{part}")
+        assert banks.version(KEY) is None
+        with pytest.raises(BankMissingError):
+            banks.changes(KEY, 1)
+        world.review(b"6")
+        world.learner().step()
+        assert world.bank() == {0: 1, 1: 1, 2: 5, 3: 6}
+        assert world.audit().problems == ()
+        world.review_desk.retract("frame-2", "ada")
+        world.learner().step()
+        assert world.audit().checksum == checksum
+    banks.close()

@@ -22,6 +22,8 @@ from monitor.settings import RedisSettings
 from schemas.errors import BankMismatchError, ConfigurationError, ServiceUnavailableError
 from tests.integration.records import teach
 
+pytestmark = pytest.mark.usefixtures("each_redis")
+
 SHAPE = BankShape("a" * 64, (1, 1, 4))
 KEY = BankKey("cam1", "model-1")
 
@@ -135,10 +137,10 @@ def test_a_copy_of_writes_that_redis_lost_is_replaced(stores: Callable[..., Redi
     assert [float(c.features.flat[0]) for c in changes.slots if c.features is not None] == [-1, -2, 2]
 
 
-def test_a_full_redis_changes_nothing_and_is_waited_out(embedded_valkey: ValkeyServer) -> None:
-    store = RedisBankStore(RedisSettings(url=embedded_valkey.url))
+def test_a_full_redis_changes_nothing_and_is_waited_out(embedded_redis: ValkeyServer) -> None:
+    store = RedisBankStore(RedisSettings(url=embedded_redis.url))
     store.open(KEY, SHAPE, SEED)
-    with redis.Redis.from_url(embedded_valkey.url) as client:
+    with redis.Redis.from_url(embedded_redis.url) as client:
         client.config_set("maxmemory", 1)
         with pytest.raises(StoreUnavailableError, match="maxmemory"):
             store.add(KEY, SHAPE, Addition("frame-1", features(1), at=0, slot=2))
@@ -150,12 +152,12 @@ def test_a_full_redis_changes_nothing_and_is_waited_out(embedded_valkey: ValkeyS
     store.close()
 
 
-def test_a_redis_that_was_killed_is_waited_out_and_found_again(embedded_valkey: ValkeyServer) -> None:
-    store = RedisBankStore(RedisSettings(url=embedded_valkey.url, timeout_s=0.5))
+def test_a_redis_that_was_killed_is_waited_out_and_found_again(embedded_redis: ValkeyServer) -> None:
+    store = RedisBankStore(RedisSettings(url=embedded_redis.url, timeout_s=0.5))
     store.open(KEY, SHAPE, SEED)
     version = store.changes(KEY, None).version
     time.sleep(1.2)  # the append-only file is synced once a second
-    embedded_valkey.kill()
+    embedded_redis.kill()
     for call in (
         lambda: store.version(KEY),
         lambda: store.changes(KEY, version),
@@ -165,16 +167,16 @@ def test_a_redis_that_was_killed_is_waited_out_and_found_again(embedded_valkey: 
     ):
         with pytest.raises(StoreUnavailableError):
             call()
-    embedded_valkey.restart()
+    embedded_redis.restart()
     assert store.changes(KEY, version).slots == ()
     assert teach(store, KEY, SHAPE, "frame-1", features(1)).version == 1
     store.close()
 
 
-def test_a_redis_that_hangs_is_given_up_after_the_timeout(embedded_valkey: ValkeyServer) -> None:
-    store = RedisBankStore(RedisSettings(url=embedded_valkey.url, timeout_s=0.2))
+def test_a_redis_that_hangs_is_given_up_after_the_timeout(embedded_redis: ValkeyServer) -> None:
+    store = RedisBankStore(RedisSettings(url=embedded_redis.url, timeout_s=0.2))
     store.open(KEY, SHAPE, SEED)
-    with redis.Redis.from_url(embedded_valkey.url) as client:
+    with redis.Redis.from_url(embedded_redis.url) as client:
         client.execute_command("CLIENT", "PAUSE", "1500")
     started = time.monotonic()
     with pytest.raises(StoreUnavailableError):

@@ -85,6 +85,9 @@ class ToyInspector:
             bank.put(slot, features)
         return bank
 
+    def remember(self, frames: np.ndarray) -> np.ndarray:
+        return np.array([np.full(ENTRY, frame.flat[0], np.float16) for frame in frames])
+
     def prepare(self, image: np.ndarray) -> Prepared:
         pixels = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST)[None].astype(np.float32) / 255
         return Prepared(pixels, Placement(image.shape[:2]))
