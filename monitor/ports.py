@@ -394,7 +394,7 @@ class BankBook(Protocol):
     def pending_orders(self, model_id: str, limit: int) -> Sequence[BankOrder]:
         """Return the oldest orders for banks of this model that the learner has not dealt with."""
 
-    def complete_order(self, order_id: int, outcome: str, detail: str, bank_version: int | None) -> None:
+    def complete_order(self, order_id: int, outcome: str, detail: str, bank_version: int) -> None:
         """Store what became of an order; repeating it is harmless."""
 
     def quarantined(self, frame_id: str) -> BankOrder | None:

@@ -94,15 +94,22 @@ class SqlBankBook:
         with while_running(), Session(self._reader) as session:
             return tuple(as_order(row) for row in session.scalars(query))
 
-    def complete_order(self, order_id: int, outcome: str, detail: str, bank_version: int | None) -> None:
+    def complete_order(self, order_id: int, outcome: str, detail: str, bank_version: int) -> None:
         """Store what became of an order; repeating it is harmless."""
         completed = (
             update(BankOrderRow)
             .where(BankOrderRow.id == order_id, BankOrderRow.outcome == PENDING)
             .values(outcome=outcome, outcome_detail=detail, bank_version=bank_version, applied_at=self._now())
         )
+        # Two learners may carry out the same order: the later version is the one that no bank may be behind.
+        newest = (
+            update(BankOrderRow)
+            .where(BankOrderRow.id == order_id, BankOrderRow.bank_version < bank_version)
+            .values(bank_version=bank_version)
+        )
         with while_running(), Session(self._writer) as session, session.begin():
             session.execute(completed)
+            session.execute(newest)
 
     def quarantined(self, frame_id: str) -> BankOrder | None:
         """Return the order that put a frame in quarantine, if any did: no bank may hold it."""
