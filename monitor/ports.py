@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -354,6 +354,9 @@ class ReviewStore(Protocol):
     def pending_reviews(self, limit: int, policies: Collection[Policy]) -> Sequence[PendingReview]:
         """Return the oldest reviews of these policies that the learner has not dealt with."""
 
+    def is_pending(self, review_id: int) -> bool:
+        """Return whether nobody has dealt with a review, and it was not taken back."""
+
     def complete_review(
         self,
         review_id: int,
@@ -446,6 +449,13 @@ class BankStore(Protocol):
 
     def learned(self, key: BankKey, frame_id: str) -> BankEdit | None:
         """Return the edit that added a frame, not ``added`` again, or None if the bank does not hold it.
+
+        Raises:
+            StoreUnavailableError: the store is away.
+        """
+
+    def all_learned(self, key: BankKey) -> Mapping[str, int]:
+        """Return the frames that a bank has learned and still holds, and the version that added each.
 
         Raises:
             StoreUnavailableError: the store is away.

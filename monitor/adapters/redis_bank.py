@@ -133,6 +133,16 @@ class RedisBankStore:
         found = wire.parse_record(record)
         return BankEdit(found.version, found.slot, added=False, evicted=found.evicted)
 
+    def all_learned(self, key: BankKey) -> dict[str, int]:
+        """Return the frames that a bank has learned and still holds, and the version that added each.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        with while_running():
+            records = self._redis.hgetall(wire.keys(key)[wire.PARTS.index("frames")])
+        return {frame.decode(): wire.parse_record(record).version for frame, record in records.items()}
+
     def add(self, key: BankKey, shape: BankShape, addition: Addition) -> BankEdit:
         """Add an entry under its frame id, and evict what makes room for it, in one step.
 

@@ -48,6 +48,18 @@ class SqlReviewStore:
         with while_running(), Session(self._reader) as session:
             return tuple(_pending(row, camera, image) for row, camera, image in session.execute(query))
 
+    def is_pending(self, review_id: int) -> bool:
+        """Return whether nobody has dealt with a review, and it was not taken back.
+
+        Raises:
+            StoreUnavailableError: the database is away.
+        """
+        query = select(ReviewRow.id).where(
+            ReviewRow.id == review_id, ReviewRow.outcome == PENDING, ReviewRow.withdrawn_at.is_(None)
+        )
+        with while_running(), self._reader.connect() as connection:
+            return connection.execute(query).first() is not None
+
     def complete_review(
         self,
         review_id: int,
@@ -71,13 +83,12 @@ class SqlReviewStore:
                 hidden_picture=outcome.hidden.picture_sha256 if outcome.hidden else None,
                 applied_at=self._now(),
             )
-            .returning(ReviewRow.id)
         )
         with while_running(), Session(self._writer) as session, session.begin():
-            # Another learner completed it, or this one did before its answer got lost: its entry is stored as well.
-            if session.scalar(completed) is None or entry is None:
-                return
-            write_edits(session, (entry.camera, entry.model_id), [entry], removals, self._now())
+            session.execute(completed)
+            # Whoever completed it first: what the bank was taught is written down.
+            if entry is not None:
+                write_edits(session, (entry.camera, entry.model_id), [entry], removals, self._now())
 
     def golden_defects(self, camera: str) -> Sequence[GoldenDefect]:
         """Return a camera's confirmed defects whose image was kept, in the order in which they were confirmed.

@@ -145,6 +145,29 @@ class BankKeeper:
         self._book.write(camera, self.model_id, (), (Removal(frame_id, version, by, why),))
         return version
 
+    def reconcile(self, camera: str) -> None:
+        """Write down what left the bank while the book did not know yet that it had come.
+
+        Two learners write the book in the order of their own edits only: one may write that a frame made room before
+        the other writes that it was added.
+        """
+        active = self._book.active_entries(camera, self.model_id)
+        key = self._key(camera)
+        version, there = self._store.version(key), self._store.all_learned(key)
+        # A bank that is gone, or behind, is restored; nothing is to be concluded from it.
+        if version is None or version < self._book.bank_version(camera, self.model_id):
+            return
+        gone = [entry for entry in active if there.get(entry.frame_id) != entry.version_added]
+        if gone and self._store.version(key) == version:
+            removals = [self._departure(key, entry, there) for entry in gone]
+            self._book.write(camera, self.model_id, (), removals)
+
+    def _departure(self, key: BankKey, entry: BankEntry, there: Mapping[str, int]) -> Removal:
+        again = there.get(entry.frame_id)
+        # Of a frame that came back only the return is known: it left before.
+        version = again if again is not None else self._store.remove(key, self.shape, entry.frame_id)
+        return Removal(entry.frame_id, version, "eviction", "left the bank while another learner edited it")
+
     def become(self, camera: str, wanted: Mapping[str, tuple[Lesson, Entry]], by: str, why: str) -> tuple[int, int]:
         """Make a bank hold the ``wanted`` frames and no others, an edit at a time.
 

@@ -114,6 +114,7 @@ class Learner:
         if self._clock.monotonic() >= self._next_check:
             for camera in self._book.taught_cameras(self._keeper.model_id):
                 self._keeper.ensure(camera)
+                self._keeper.reconcile(camera)
             self._next_check = self._clock.monotonic() + BANK_CHECK_S
         orders = self._book.pending_orders(self._keeper.model_id, STEP)
         for order in orders:
@@ -122,13 +123,17 @@ class Learner:
         policies = set(Policy) - set(self._book.paused())
         pending = self._reviews.pending_reviews(STEP, policies)
         for review in pending:
-            self._deal_with(review)
+            # Another learner may have dealt with it since: what it taught may even have left the bank again.
+            if self._reviews.is_pending(review.review_id):
+                self._deal_with(review)
         return len(orders) + len(pending)
 
     def _deal_with(self, review: PendingReview) -> None:
         learn = self._learn if review.verdict is Verdict.NORMAL else self._keep_defect
         outcome, entry, removals = self._about(review, learn)
         self._reviews.complete_review(review.review_id, outcome, entry, removals)
+        if entry is not None:
+            self._keeper.reconcile(review.camera)
         log.info(
             "Review %s: %s",
             outcome.outcome,

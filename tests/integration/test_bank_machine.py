@@ -20,13 +20,16 @@ from numpy.typing import NDArray
 
 from monitor.adapters.memory import MemoryBankStore
 from monitor.adapters.redis_bank import RedisBankStore
-from monitor.ports import BankKey, BankShape, BankStore, LearnedSlot
+from monitor.core.bank_entry import most_bytes
+from monitor.errors import BankFullError, BankMovedError
+from monitor.ports import Addition, BankKey, BankShape, BankStore, LearnedSlot
 from monitor.settings import RedisSettings
 
 pytestmark = pytest.mark.usefixtures("each_redis")
 
-PINNED, CAPACITY, LOG_LENGTH = 2, 5, 3
-SHAPE = BankShape("a" * 64, (1, 1, 4), CAPACITY)
+PINNED, LOG_LENGTH = 2, 3
+SHAPE = BankShape("a" * 64, (1, 1, 4))
+BUDGET = 3 * most_bytes(SHAPE.features)
 FRAMES = [f"frame-{number}" for number in range(8)]
 
 
@@ -51,6 +54,7 @@ class BankMachine(RuleBasedStateMachine):
         self.key = BankKey(f"cam{BankMachine.banks}", "model-1")
         self.learned: list[tuple[str, int, int]] = []  # frame, slot, version added
         self.contents = {0: -1, 1: -2}
+        self.removed: dict[str, int] = {}
         self.version = 0
         self.value = 0
         # Per store object: every copy it has handed out, by version.
@@ -60,23 +64,38 @@ class BankMachine(RuleBasedStateMachine):
     def open(self) -> None:
         assert [store.open(self.key, SHAPE, SEED) for store in self.stores] == [0, 0]
 
-    @rule(writer=writers, frame=st.sampled_from(FRAMES))
-    def add(self, writer: int, frame: str) -> None:
+    @rule(writer=writers, frame=st.sampled_from(FRAMES), leaving=st.integers(0, 2), behind=st.integers(0, 1))
+    def add(self, writer: int, frame: str, leaving: int, behind: int) -> None:
         self.value += 1
-        edit = self.stores[writer].add(self.key, SHAPE, frame, features(self.value))
+        evicted = self.learned[:leaving]
+        evict = tuple(slot for _, slot, _ in evicted)
+        taken = self.contents.keys() - set(evict)
+        slot = min(set(range(20)) - taken)
+        addition = Addition(frame, features(self.value), self.version - behind, slot, evict, BUDGET)
         known = {name: (slot, version) for name, slot, version in self.learned}
-        assert edit.added == (frame not in known)
         if frame in known:
-            assert (edit.slot, edit.version) == known[frame]
+            edit = self.stores[writer].add(self.key, SHAPE, addition)
+            assert (edit.added, edit.slot, edit.version) == (False, *known[frame])
             return
+        if behind:
+            with pytest.raises(BankMovedError):
+                self.stores[writer].add(self.key, SHAPE, addition)
+            return
+        if len(self.learned) - len(evicted) == 3:
+            with pytest.raises(BankFullError):
+                self.stores[writer].add(self.key, SHAPE, addition)
+            return
+        edit = self.stores[writer].add(self.key, SHAPE, addition)
         self.version += 1
-        full = len(self.learned) == CAPACITY - PINNED
-        evicted = self.learned.pop(0) if full else None
-        assert edit.evicted_frame == (evicted[0] if evicted else None)
-        assert edit.version == self.version
-        assert edit.slot == (evicted[1] if evicted else min(set(range(CAPACITY)) - self.contents.keys()))
-        self.learned.append((frame, edit.slot, edit.version))
-        self.contents[edit.slot] = self.value
+        assert (edit.added, edit.version, edit.slot) == (True, self.version, slot)
+        assert edit.evicted == tuple(name for name, _, _ in evicted)
+        for each in evicted:
+            self.learned.remove(each)
+            self.removed[each[0]] = self.version
+            del self.contents[each[1]]
+        self.removed.pop(frame, None)
+        self.learned.append((frame, slot, edit.version))
+        self.contents[slot] = self.value
 
     @rule(writer=writers, frame=st.sampled_from(FRAMES))
     def remove(self, writer: int, frame: str) -> None:
@@ -84,7 +103,8 @@ class BankMachine(RuleBasedStateMachine):
             self.learned.remove(entry)
             del self.contents[entry[1]]
             self.version += 1
-        assert self.stores[writer].remove(self.key, SHAPE, frame) == self.version
+            self.removed[frame] = self.version
+        assert self.stores[writer].remove(self.key, SHAPE, frame) == self.removed.get(frame, self.version)
 
     @precondition(lambda self: self.learned)
     @rule(writer=writers, ahead=st.integers(1, 3))
@@ -93,6 +113,7 @@ class BankMachine(RuleBasedStateMachine):
         learned = [
             LearnedSlot(slot, frame, added, features(self.contents[slot])) for frame, slot, added in self.learned
         ]
+        self.removed.clear()
         store = self.stores[writer]
         assert store.open(self.key, SHAPE, SEED, learned=learned, version=self.version) == self.version
 
@@ -116,7 +137,10 @@ class BankMachine(RuleBasedStateMachine):
     @invariant()
     def version_and_capacity_hold(self) -> None:
         assert [store.version(self.key) for store in self.stores] in ([self.version] * 2, [None] * 2)
-        assert len(self.contents) <= CAPACITY
+        assert len(self.learned) <= BUDGET // most_bytes(SHAPE.features)
+        if self.stores[0].version(self.key) is not None:
+            learned = {name: version for name, _, version in self.learned}
+            assert [store.all_learned(self.key) for store in self.stores] == [learned] * 2
         assert {0: -1, 1: -2}.items() <= self.contents.items()
 
 
@@ -126,7 +150,7 @@ def test_any_sequence_of_edits_keeps_the_banks_invariants(
 ) -> None:
     # Shorter than the settings allow, so that followers fall behind it.
     redis_settings = RedisSettings(url=redis_url).model_copy(update={"log_length": LOG_LENGTH})
-    one_slot, everything = 3 * features(0).nbytes, 4 * 2**20
+    one_slot, everything = most_bytes(SHAPE.features), 4 * 2**20
     redis_stores = RedisBankStore(redis_settings, one_slot), RedisBankStore(redis_settings, everything)
     request.addfinalizer(lambda: [store.close() for store in redis_stores] and None)
 

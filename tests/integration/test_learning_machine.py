@@ -299,7 +299,7 @@ def test_whatever_happens_the_bank_is_what_the_database_says(redis_url: str, tem
 
     Machine.redis_url, Machine.template = redis_url, template
     profile = settings(
-        max_examples=400,
+        max_examples=40,
         stateful_step_count=25,
         deadline=None,
         suppress_health_check=list(HealthCheck),

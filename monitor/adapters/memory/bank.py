@@ -110,6 +110,11 @@ class MemoryBankStore:
         known = bank.learned.get(frame_id) if bank else None
         return None if known is None else BankEdit(known.version, known.slot, added=False, evicted=known.evicted)
 
+    def all_learned(self, key: BankKey) -> dict[str, int]:
+        """Return the frames that a bank has learned and still holds, and the version that added each."""
+        bank = self._banks.get(key)
+        return {frame: there.version for frame, there in bank.learned.items()} if bank else {}
+
     def add(self, key: BankKey, shape: BankShape, addition: Addition) -> BankEdit:
         """Add an entry under its frame id, and evict what makes room for it, in one step.
 
