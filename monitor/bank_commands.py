@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from monitor.ports import BankEntry, BankKey, BankOrder, OrderKind, Policy
@@ -263,6 +264,41 @@ def resume(
     with _opened(context.obj) as opened:
         done = opened.desk.resume(policy, by or getpass.getuser())
     typer.echo(f"{policy.value}: teaches again." if done else f"{policy.value}: was not paused.")
+
+
+@bank_app.command()
+def inherit(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Argument(help="The new model's bundle; the settings still name the old one.")],
+) -> None:
+    """Teach a new model what the line has taught the old one, before the switch.
+
+    Every confirmed normal is looked at again with the new model, and so are the golden defects, so that the gate stands
+    from the start. When it is done, set model.bundle to the new bundle and start the programs again. The old bank stays
+    as it is: to go back, set model.bundle back.
+    """
+    from monitor.wiring import open_heir
+    from schemas.artifacts import read_manifest
+
+    settings: Settings = context.obj
+    old_model = read_manifest(settings.model.bundle).model_id
+    if read_manifest(bundle).model_id == old_model:
+        msg = (
+            f"{bundle} is the bundle that the settings name: name the new one here, and leave the settings as they are"
+        )
+        raise OperatorError(msg)
+    with open_heir(settings, old_model, bundle) as heir:
+        if not heir.cameras:
+            typer.echo(f"Nothing to inherit: model {old_model} was taught nothing that {heir.model_id} lacks.")
+        for camera in heir.cameras:
+            total = len(heir.taught(camera))
+            done = list(track(heir.inherit(camera), description=camera, total=total, console=Console(stderr=True)))
+            heir.finish(camera, done)
+            taught = sum(each.entry is not None for each in done)
+            typer.echo(f"{camera}: {taught} of {total} confirmed normals taught to model {heir.model_id}")
+            for each in done:
+                if each.entry is None:
+                    typer.echo(f"  {each.frame_id}: {each.why}")
 
 
 def wait_for(desk: BankDesk, order_id: int) -> str:

@@ -185,6 +185,21 @@ class ReviewSettings(_Section):
     """How often the learner looks for new reviews."""
 
 
+class RuleSettings(_Section):
+    """Learning without a person: frames beyond doubt are confirmed by a rule, seen and taken back like a person's."""
+
+    enabled: bool = False
+    """Off unless you say so."""
+    score_share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Only frames whose score is under this share of the verdict threshold."""
+    quiet_minutes: Annotated[float, Field(ge=0, le=100_000)] = 30
+    """Only while the camera has been without drift for so long."""
+    sample: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """This share of the frames that could be; of those whose image is kept (see images.sample_normal)."""
+    daily_cap: Annotated[int, Field(ge=1, le=100_000)] = 20
+    """At most so many a day and camera."""
+
+
 class LogSettings(_Section):
     """How the programs report."""
 
@@ -215,6 +230,7 @@ class Settings(_Section):
     limits: LimitSettings = LimitSettings()
     cameras: CameraSettings = CameraSettings()
     review: ReviewSettings = ReviewSettings()
+    rule: RuleSettings = RuleSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,13 +18,17 @@ from monitor.adapters.inspections import SqlInspectionStore
 from monitor.adapters.kafka import KafkaPublisher, KafkaSource, ensure_topics
 from monitor.adapters.redis_bank import RedisBankStore
 from monitor.adapters.reviews import SqlReviewStore
+from monitor.adapters.rule_store import SqlRuleStore
 from monitor.clock import SystemClock
 from monitor.core.inspector import Inspector
 from monitor.database_access import open_database
 from monitor.decoding import decode_image
 from monitor.learning.admission import Admission
+from monitor.learning.inherit import Inherited, inherit
 from monitor.learning.keeper import BankKeeper
-from monitor.learning.learner import Learner
+from monitor.learning.learner import Learner, as_defect
+from monitor.learning.rule import Rule
+from monitor.ports import BankEntry
 from monitor.settings import ModelSettings, Settings
 from monitor.worker import WorkerPorts
 from schemas.errors import ConfigurationError
@@ -85,7 +91,64 @@ def open_learner(settings: Settings, inspector: Inspector) -> Iterator[Learner]:
             images=images,
             read=read,
             clock=clock,
+            confirm_by_rule=Rule(
+                SqlRuleStore(engine), inspector.manifest.model_id, settings.rule, lambda _: None, clock
+            ),
             poll_interval_s=settings.review.poll_interval_s,
+        )
+
+
+@dataclass(frozen=True)
+class Heir:
+    """A new model about to learn what the line has taught the old one.
+
+    Attributes:
+        model_id: the new model's.
+        cameras: whose banks of the old model were taught.
+        inherit: looks at one camera's normals again; yields what becomes of each.
+        finish: writes a camera's inheritance into the book, all at once, and opens its bank in Redis.
+    """
+
+    model_id: str
+    cameras: Sequence[str]
+    taught: Callable[[str], Sequence[BankEntry]]
+    inherit: Callable[[str], Iterator[Inherited]]
+    finish: Callable[[str, Sequence[Inherited]], None]
+
+
+@contextmanager
+def open_heir(settings: Settings, old_model: str, bundle: Path) -> Iterator[Heir]:
+    """Load a new bundle beside the old model's book.
+
+    Raises:
+        BundleError, ServiceUnavailableError, ConfigurationError.
+    """
+    inspector = load_inspector(settings.model.model_copy(update={"bundle": bundle}))
+    with open_database(settings) as engine, open_banks(settings) as banks:
+        book, reviews, images = SqlBankBook(engine), SqlReviewStore(engine), FsspecImageStore(settings.images.url)
+        read, budget, model_id = reader(settings, inspector), settings.model.bank_bytes, inspector.manifest.model_id
+        keeper = BankKeeper(inspector, banks, book, images, read, SystemClock(), budget)
+
+        def begin(camera: str) -> Iterator[Inherited]:
+            defects = [as_defect(golden, images, read) for golden in reviews.golden_defects(camera)]
+            judge = Admission(inspector, budget, USUAL)
+            taught = book.active_entries(camera, old_model)
+            return inherit(model_id, taught, inspector.new_bank(), judge, defects, images, read)
+
+        def finish(camera: str, inherited: Sequence[Inherited]) -> None:
+            entries = [each.entry for each in inherited if each.entry is not None]
+            removals = [removal for each in inherited for removal in each.removals]
+            book.write(camera, model_id, entries, removals)
+            keeper.ensure(camera)
+
+        cameras = book.taught_cameras(old_model)
+        known = set(book.taught_cameras(model_id))
+        yield Heir(
+            model_id,
+            [camera for camera in cameras if camera not in known],
+            lambda camera: book.active_entries(camera, old_model),
+            begin,
+            finish,
         )
 
 

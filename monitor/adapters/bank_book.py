@@ -160,14 +160,6 @@ def write_edits(
     now: datetime,
 ) -> None:
     """Write edits of a bank (camera, model id) into the session's transaction; what was written before stays."""
-    for removal in removed:
-        # Only an entry that was there before: the frame may have come back since.
-        earlier = (BankEntryRow.frame_id == removal.frame_id, BankEntryRow.version_added < removal.version)
-        session.execute(
-            update(BankEntryRow)
-            .where(*_of_bank(*bank), *earlier, BankEntryRow.version_removed.is_(None))
-            .values(version_removed=removal.version, removed_at=now, removed_by=removal.by, removed_why=removal.why)
-        )
     for entry in added:
         stored = select(BankEntryRow.id).where(
             *_of_bank(*bank),
@@ -176,6 +168,15 @@ def write_edits(
         )
         if session.scalar(stored) is None:
             session.add(_row(entry, now))
+    session.flush()
+    for removal in removed:
+        # Only an entry that was there before: the frame may have come back since.
+        earlier = (BankEntryRow.frame_id == removal.frame_id, BankEntryRow.version_added < removal.version)
+        session.execute(
+            update(BankEntryRow)
+            .where(*_of_bank(*bank), *earlier, BankEntryRow.version_removed.is_(None))
+            .values(version_removed=removal.version, removed_at=now, removed_by=removal.by, removed_why=removal.why)
+        )
 
 
 def as_entry(row: BankEntryRow) -> BankEntry:

@@ -246,19 +246,20 @@ class Learner:
         return next((entry.frame_id for entry in entries if entry.slot == slot), f"in slot {slot}")
 
     def _defects(self, camera: str) -> list[Defect]:
-        return [self._defect(golden) for golden in self._reviews.golden_defects(camera)]
+        return [as_defect(golden, self._images, self._read) for golden in self._reviews.golden_defects(camera)]
 
-    def _defect(self, golden: GoldenDefect) -> Defect:
-        def look() -> Pixels | None:
-            try:
-                return self._read(self._images.get(golden.image_sha256))
-            except (KeyError, InvalidFrameError, UnregistrableError) as error:
-                log.warning(
-                    "A golden defect guards nothing: its image is gone", frame=golden.frame_id, error=str(error)
-                )
-                return None
 
-        return Defect(golden.frame_id, look)
+def as_defect(golden: GoldenDefect, images: ImageStore, read: Callable[[bytes], Pixels]) -> Defect:
+    """Return a golden defect as the gate looks at it."""
+
+    def look() -> Pixels | None:
+        try:
+            return read(images.get(golden.image_sha256))
+        except (KeyError, InvalidFrameError, UnregistrableError) as error:
+            log.warning("A golden defect guards nothing: its image is gone", frame=golden.frame_id, error=str(error))
+            return None
+
+    return Defect(golden.frame_id, look)
 
 
 def _tell(decision: Admitted, edit: BankEdit) -> str:
