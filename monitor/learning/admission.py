@@ -23,8 +23,9 @@ from monitor.learning.eviction import Policy, least_needed
 from monitor.learning.gate import Defect, Gate, Hidden, Missed
 from monitor.learning.keeper import free_slot
 
-# A location is kept if it is at least so odd, as a share of what makes a pixel part of a mask.
-ODD_ENOUGH: Final = 0.75
+# A location is kept if it is at least so odd, as a share of what makes a pixel part of a mask. If the next such part
+# would still not look usual, more of them are.
+ODD_ENOUGH: Final = (0.75, 0.4, 0.0)
 
 Pixels = NDArray[np.float32]
 
@@ -135,19 +136,20 @@ class Admission:
 
     def _cut(self, pixels: Pixels, whole: Entry, before: Inspection, bank: MemoryBank) -> tuple[Entry, Inspection]:
         """Return what of an entry is to be kept, and how the part looks with it."""
-        for entry in (keep_only(whole, self._unexplained(before)), whole):
+        for share in ODD_ENOUGH:
+            entry = keep_only(whole, self._odd_locations(before, share))
             with bank.trying(entry):
                 after = self._look(pixels, bank)
-            if not after.flagged:
-                break  # else what the locations left out would have excused is missing: then all of it
+            if after.score <= self._usual:
+                break
         return entry, after
 
-    def _unexplained(self, seen: Inspection) -> NDArray[np.bool_]:
+    def _odd_locations(self, seen: Inspection, share: float) -> NDArray[np.bool_]:
         """Return the locations (P1, P2) that are odd enough to be kept: at least the oddest."""
         cell = self._inspector.manifest.architecture.cell
         p1, p2 = seen.distance.shape
         oddest = seen.anomaly.reshape(p1, cell, p2, cell).max(axis=(1, 3))  # (P1, P2)
-        level = ODD_ENOUGH * self._inspector.manifest.calibration.mask_threshold
+        level = share * self._inspector.manifest.calibration.mask_threshold
         odd: NDArray[np.bool_] = oddest >= min(level, float(oddest.max()))
         return odd
 

@@ -343,7 +343,7 @@ def test_a_bank_of_another_model_stops_worker_and_learner(make_line: MakeLine, s
     banks = RedisBankStore(line.settings.redis)
     seed = np.zeros((1, 2, 2, 3), np.float16)
     key = BankKey("press-1", model.manifest.model_id)
-    banks.open(key, BankShape("0" * 64, (2, 2, 3), 4), seed)
+    banks.open(key, BankShape("0" * 64, (2, 2, 3)), seed)
     banks.close()
 
     line.send([Message.of(good_png(1), key.camera)])
