@@ -22,6 +22,7 @@ from schemas.errors import OperatorError
 if TYPE_CHECKING:  # the database and numpy take a while to import; --help should not
     import numpy as np
     from numpy.typing import NDArray
+    from sqlalchemy import Engine
 
     from monitor.adapters.bank_desk import BankDesk
     from monitor.ports import BankStore
@@ -44,6 +45,7 @@ class _Open:
     """What a command works with: the book, and the model that the settings name."""
 
     settings: Settings
+    engine: Engine
     desk: BankDesk
     model_id: str
 
@@ -70,10 +72,12 @@ class _Open:
 def status(context: typer.Context) -> None:
     """Tell of every bank: version, what it has learned, what waits, what is paused, whether the line has drifted."""
     with _opened(context.obj) as opened, _store(opened.settings) as store:
+        from monitor.adapters.drift_reports import SqlDriftReports
         from monitor.bank_status import status_table, status_words
 
         console = Console()
-        console.print(status_table(opened.desk, store, opened.model_id, opened.settings))
+        reports = SqlDriftReports(opened.engine).of_model(opened.model_id)
+        console.print(status_table(opened.desk, store, reports, opened.model_id, opened.settings))
         for line in status_words(opened.desk):
             console.print(line, highlight=False, soft_wrap=True)
 
@@ -350,7 +354,7 @@ def _opened(settings: Settings) -> Iterator[_Open]:
 
     with open_database(settings) as engine:
         try:
-            yield _Open(settings, BankDesk(engine), _manifest(settings).model_id)
+            yield _Open(settings, engine, BankDesk(engine), _manifest(settings).model_id)
         except StoreUnavailableError as error:
             msg = f"a server went away: {error}. Nothing was changed; try again."
             raise OperatorError(msg) from error

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
 from monitor.adapters.bank_desk import BankDesk
 from monitor.errors import StoreUnavailableError
-from monitor.ports import BankKey, BankStore
+from monitor.ports import BankKey, BankStore, DriftReport
 from monitor.settings import Settings
 
 MIB = 2**20
 
 
-def status_table(desk: BankDesk, store: BankStore, model_id: str, settings: Settings) -> Table:
+def status_table(
+    desk: BankDesk, store: BankStore, reports: Sequence[DriftReport], model_id: str, settings: Settings
+) -> Table:
     """Return a row for each bank of the model; the versions that Redis and the database know side by side."""
     table = Table(box=None, header_style="bold")
-    for heading in ("camera", "Redis", "database", "learned", "of budget", "golden defects"):
-        table.add_column(heading, justify="left" if heading == "camera" else "right")
+    for heading in ("camera", "Redis", "database", "learned", "of budget", "golden defects", "drift"):
+        table.add_column(heading, justify="left" if heading in {"camera", "drift"} else "right")
+    drift = {report.camera: report for report in reports}
     for key in desk.banks():
         if key.model_id == model_id:
-            table.add_row(key.camera, *_row(desk, store, key, settings.model.bank_bytes))
+            row = _row(desk, store, key, settings.model.bank_bytes)
+            table.add_row(key.camera, *row, drift_words(drift.get(key.camera)))
     return table
+
+
+def drift_words(report: DriftReport | None) -> str:
+    """Return what a drift report says, in a few words."""
+    if report is None:
+        return "unknown"
+    far = f"{max(0.0, report.ratio):.0%} of the limit"
+    if report.drifting_since is None:
+        return f"no, {far}"
+    places = f", {len(report.locations)} locations" if report.locations else ""
+    return f"SINCE {report.drifting_since.astimezone():%m-%d %H:%M}, {far}{places}"
 
 
 def status_words(desk: BankDesk) -> Iterator[str]:

@@ -18,8 +18,9 @@ from monitor.core.inspector import Inspection, Inspector
 from monitor.core.memory_bank import MemoryBank
 from monitor.core.regions import Regions, measure_regions
 from monitor.core.view import Placement
+from monitor.drift_monitor import DriftMonitor
 from monitor.intake import INSPECTION_FAILED, PAST_DEADLINE, DecodedFrame, FailedFrame
-from monitor.ports import Clock, InspectionRecord, LogPosition
+from monitor.ports import Clock, DriftReport, InspectionRecord, LogPosition
 from monitor.settings import CameraSettings
 from schemas.messages import Verdict
 
@@ -32,13 +33,18 @@ class BatchInspector:
     Args:
         inspector: the model on its device.
         banks: the cameras' memory banks.
+        drift: told of every inspection.
         clock: for deadlines and the time of inspection.
         cameras: how large a pixel is, for the measures.
     """
 
-    def __init__(self, inspector: Inspector, banks: BankFollower, clock: Clock, cameras: CameraSettings) -> None:
+    def __init__(
+        self, inspector: Inspector, banks: BankFollower, drift: DriftMonitor, clock: Clock, cameras: CameraSettings
+    ) -> None:
         self._inspector = inspector
         self._banks = banks
+        self._drift = drift
+        self._reports: list[DriftReport] = []
         self._clock = clock
         self._cameras = cameras
         # Found out the hard way: halved whenever the device's memory did not hold that many frames.
@@ -62,9 +68,18 @@ class BatchInspector:
                 of_camera[frame.event.camera].append(frame)
         for camera, group in of_camera.items():
             bank = self._banks.current(camera)
-            for frame, inspection in zip(group, self._attempt(group, bank), strict=True):
+            inspections = self._attempt(group, bank)
+            for frame, inspection in zip(group, inspections, strict=True):
                 records[frame.position] = self._conclude(frame, inspection, bank)
+            report = self._drift.follow(camera, [each for each in inspections if each is not None], bank.version)
+            if report is not None:
+                self._reports.append(report)
         return [records[frame.position] for frame in frames]
+
+    def take_drift(self) -> tuple[DriftReport, ...]:
+        """Return the drift reports that are due since the last call."""
+        reports, self._reports = tuple(self._reports), []
+        return reports
 
     def _uninspected(self, frame: DecodedFrame | FailedFrame, reason: str) -> InspectionRecord:
         """Return the record of a frame without a verdict: it fails safe, for it is never 'normal'."""

@@ -26,6 +26,13 @@ LATENCY_SECONDS = Histogram("paedid_latency_seconds", "From capture to stored re
 # The version each camera's frames are inspected with; workers that differ for long have lost Redis.
 BANK_VERSION = Gauge("paedid_bank_version", "Memory bank version in use", ["camera"])
 
+# How far a camera's scores have moved away from its bank: 0 as the training normals' are, 1 at the control limit.
+DRIFT_RATIO = Gauge("paedid_drift_ratio", "EWMA of the scores, relative to its control limit", ["camera"])
+
+# Whether it is beyond, in its score or in a tenth of its locations; and in how many locations.
+DRIFTING = Gauge("paedid_drifting", "1 while the line has moved away from its bank", ["camera"])
+DRIFT_LOCATIONS = Gauge("paedid_drifting_locations", "Locations beyond their control limit", ["camera"])
+
 # Messages waiting in Kafka for this worker, as far as the broker says.
 LAG = Gauge("paedid_lag_frames", "Frames waiting in Kafka")
 

@@ -28,6 +28,7 @@ import structlog
 from monitor.bank_follower import BankFollower
 from monitor.batching import Batcher
 from monitor.core.inspector import Inspector
+from monitor.drift_monitor import DriftMonitor
 from monitor.inspecting import BatchInspector
 from monitor.intake import DecodedFrame, FailedFrame, take_in
 from monitor.metrics import LAG, STAGE_SECONDS
@@ -68,6 +69,7 @@ class Pipeline:
         source: the frames; `run` closes it when it ends.
         inspector: the model on its device.
         banks: the cameras' memory banks.
+        drift: told of every inspection.
         recorder: the writer thread; `run` closes it when it ends.
         settings: batch sizes, decode threads and limits on frames.
         clock: for ages, deadlines and grace periods.
@@ -80,6 +82,7 @@ class Pipeline:
         source: FrameSource,
         inspector: Inspector,
         banks: BankFollower,
+        drift: DriftMonitor,
         recorder: Recorder,
         settings: Settings,
         clock: Clock,
@@ -87,7 +90,7 @@ class Pipeline:
     ) -> None:
         self._source = source
         self._inspector = inspector
-        self._batch_inspector = BatchInspector(inspector, banks, clock, settings.cameras)
+        self._batch_inspector = BatchInspector(inspector, banks, drift, clock, settings.cameras)
         self._recorder = recorder
         self._limits = settings.limits
         self._clock = clock
@@ -150,7 +153,7 @@ class Pipeline:
         with STAGE_SECONDS.labels(stage="inspect").time():
             inspections = tuple(self._batch_inspector.inspect(frames))
         images = {received.record.position: received.record.value or b"" for received in batch}
-        return FinishedBatch(inspections, dead, images)
+        return FinishedBatch(inspections, dead, images, self._batch_inspector.take_drift())
 
     def _wait_for_store(self, stop: threading.Event) -> None:
         """Wait until the batch at the store is in the database, and commit it.

@@ -65,11 +65,45 @@ class InspectionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftReport:
+    """Where a camera's drift charts stand (``monitor.core.drift``).
+
+    Attributes:
+        since: when the charts began.
+        frames: that they have seen.
+        ratio: of the score's average: 0 as normals are, 1 at the limit.
+        drifting_since: None: the line is near its bank.
+        last_drift_at: when it was last away from it.
+        locations: those beyond their limit, as (row, column, ratio), the farthest first.
+        score_ewma, distance_ewma: the averages; of the locations as little-endian float32.
+    """
+
+    camera: str
+    model_id: str
+    bank_version: int
+    updated_at: datetime
+    since: datetime
+    frames: int
+    ratio: float
+    drifting_since: datetime | None
+    last_drift_at: datetime | None
+    locations: tuple[tuple[int, int, float], ...]
+    score_ewma: float
+    distance_ewma: bytes
+
+    @property
+    def quiet_since(self) -> datetime | None:
+        """Since when the camera is known to be without drift; None while it drifts."""
+        return None if self.drifting_since is not None else max(self.since, self.last_drift_at or self.since)
+
+
+@dataclass(frozen=True, slots=True)
 class BatchOutcome:
     """All that one batch of messages came to: what one SQL transaction stores."""
 
     inspections: tuple[InspectionRecord, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
+    drift: tuple[DriftReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +373,13 @@ class InspectionStore(Protocol):
 
         Raises:
             StoreUnavailableError: the database is away; nothing was stored, try again later.
+        """
+
+    def drift_report(self, camera: str, model_id: str) -> DriftReport | None:
+        """Return the drift report stored last of a camera and model, if any.
+
+        Raises:
+            StoreUnavailableError: the database is away.
         """
 
     def unpublished(self, limit: int) -> Sequence[OutboxMessage]:

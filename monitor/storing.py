@@ -21,6 +21,7 @@ from monitor.ports import (
     BatchOutcome,
     Clock,
     DeadLetter,
+    DriftReport,
     ImageStore,
     InspectionRecord,
     InspectionStore,
@@ -45,6 +46,7 @@ class FinishedBatch:
     inspections: tuple[InspectionRecord, ...]
     dead_letters: tuple[DeadLetter, ...]
     images: Mapping[LogPosition, bytes]
+    drift: tuple[DriftReport, ...] = ()
 
     @property
     def positions(self) -> list[LogPosition]:
@@ -140,7 +142,7 @@ class Recorder:
         inspections = tuple(self._keep_image(record, batch) for record in batch.inspections)
         if batch.dead_letters:
             self._persist("dead letters", lambda: self._publisher.dead_letters(batch.dead_letters))
-        outcome = BatchOutcome(inspections, batch.dead_letters)
+        outcome = BatchOutcome(inspections, batch.dead_letters, batch.drift)
         recorded = self._persist("database", lambda: self._store.record(outcome))
         STAGE_SECONDS.labels(stage="store").observe(time.perf_counter() - started)
         self._count(outcome, recorded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from monitor.adapters.artifacts import load_bundle
 from monitor.adapters.bank_book import SqlBankBook
+from monitor.adapters.drift_reports import SqlDriftReports
 from monitor.adapters.images import FsspecImageStore
 from monitor.adapters.inspections import SqlInspectionStore
 from monitor.adapters.kafka import KafkaPublisher, KafkaSource, ensure_topics
@@ -32,8 +34,6 @@ from monitor.ports import BankEntry
 from monitor.settings import ModelSettings, Settings
 from monitor.worker import WorkerPorts
 from schemas.errors import ConfigurationError
-
-USUAL = 1.75  # until the bundle says
 
 
 def load_inspector(settings: ModelSettings) -> Inspector:
@@ -87,15 +87,28 @@ def open_learner(settings: Settings, inspector: Inspector) -> Iterator[Learner]:
             reviews=SqlReviewStore(engine),
             book=book,
             keeper=BankKeeper(inspector, banks, book, images, read, clock, budget),
-            judge=Admission(inspector, budget, USUAL),
+            judge=Admission(inspector, budget, inspector.drift_baseline.usual_score),
             images=images,
             read=read,
             clock=clock,
             confirm_by_rule=Rule(
-                SqlRuleStore(engine), inspector.manifest.model_id, settings.rule, lambda _: None, clock
+                SqlRuleStore(engine),
+                inspector.manifest.model_id,
+                settings.rule,
+                _quiet_since(SqlDriftReports(engine), inspector.manifest.model_id),
+                clock,
             ),
             poll_interval_s=settings.review.poll_interval_s,
         )
+
+
+def _quiet_since(reports: SqlDriftReports, model_id: str) -> Callable[[str], datetime | None]:
+    """Return what tells since when a camera is known to be without drift."""
+
+    def quiet_since(camera: str) -> datetime | None:
+        return next((each.quiet_since for each in reports.of_model(model_id) if each.camera == camera), None)
+
+    return quiet_since
 
 
 @dataclass(frozen=True)
@@ -131,7 +144,7 @@ def open_heir(settings: Settings, old_model: str, bundle: Path) -> Iterator[Heir
 
         def begin(camera: str) -> Iterator[Inherited]:
             defects = [as_defect(golden, images, read) for golden in reviews.golden_defects(camera)]
-            judge = Admission(inspector, budget, USUAL)
+            judge = Admission(inspector, budget, inspector.drift_baseline.usual_score)
             taught = book.active_entries(camera, old_model)
             return inherit(model_id, taught, inspector.new_bank(), judge, defects, images, read)
 

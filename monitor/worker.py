@@ -17,6 +17,7 @@ from prometheus_client import start_http_server
 from monitor.bank_follower import BankFollower
 from monitor.clock import SystemClock
 from monitor.core.inspector import Inspector
+from monitor.drift_monitor import DriftMonitor
 from monitor.pipeline import Pipeline
 from monitor.ports import BankStore, Clock, FrameSource, ImageStore, InspectionStore, Publisher
 from monitor.publishing import OutboxRelay
@@ -82,6 +83,7 @@ def run_worker(
             source=ports.source,
             inspector=inspector,
             banks=BankFollower(inspector, ports.banks, clock),
+            drift=DriftMonitor(inspector.drift_baseline, inspector.manifest.model_id, ports.store.drift_report, clock),
             recorder=Recorder(
                 store=ports.store,
                 images=ports.images,

@@ -19,6 +19,7 @@ SEGMENTER: Final = "segmenter.safetensors"
 PRIOR: Final = "prior.safetensors"  # if the prior has weights of its own
 BANK: Final = "bank.safetensors"
 NORMALITY: Final = "normality.safetensors"
+DRIFT: Final = "drift.safetensors"
 VIEW: Final = "view.safetensors"
 REPORT: Final = "report.html"  # for people: a bundle inspects without it
 MAX_MANIFEST_BYTES: Final = 1_000_000

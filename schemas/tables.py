@@ -236,6 +236,25 @@ class LearningPauseRow(Base):
     resumed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
+class DriftStateRow(Base):
+    """Where a camera's drift charts stand (``monitor.core.drift``), as the worker told last."""
+
+    __tablename__ = "drift_states"
+
+    camera: Mapped[str] = mapped_column(String(128), primary_key=True)
+    model_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    bank_version: Mapped[int] = mapped_column(BigInteger)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+    frames: Mapped[int] = mapped_column(BigInteger)
+    ratio: Mapped[float] = mapped_column(Float, comment="of the score's average: 0 as normals are, 1 at the limit")
+    drifting_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_drift_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    locations: Mapped[list[list[float]]] = mapped_column(JSON, comment="beyond their limit: row, column, ratio")
+    score_ewma: Mapped[float] = mapped_column(Float)
+    distance_ewma: Mapped[bytes] = mapped_column(LargeBinary, comment="of each location, float32")
+
+
 class OutboxRow(Base):
     """An event to publish, written in the same transaction as what it tells of."""
 

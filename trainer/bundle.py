@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,13 @@ from safetensors.torch import save_file as save_tensors
 from torch import nn
 
 from monitor.core.autoencoder import encoder_hash
+from monitor.core.drift import DriftBaseline
 from monitor.core.networks import Networks
 from monitor.core.view import ViewArrays
 from schemas.artifacts import (
     AUTOENCODER,
     BANK,
+    DRIFT,
     MANIFEST,
     NORMALITY,
     PRIOR,
@@ -85,6 +87,7 @@ def save_bundle(out: Path, trained: Trained) -> Manifest:
         save_arrays({"entries": entries_of(trained.calibrated.bank)}, draft / BANK)
         normality = trained.calibrated.normality
         save_arrays({name: getattr(normality, name).cpu().numpy() for name in ("spread", "detail")}, draft / NORMALITY)
+        save_arrays(_drift_arrays(trained.calibrated.drift), draft / DRIFT)
         if view := _view_arrays(trained.view_arrays):
             save_arrays(view, draft / VIEW)
         manifest = _add_report(draft, trained, _manifest(draft, trained))
@@ -93,6 +96,11 @@ def save_bundle(out: Path, trained: Trained) -> Manifest:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return manifest
+
+
+def _drift_arrays(drift: DriftBaseline) -> dict[str, NDArray[np.generic]]:
+    """Return what the bundle keeps of the drift baseline, by name."""
+    return {name: np.atleast_1d(np.asarray(value, np.float32)) for name, value in asdict(drift).items()}
 
 
 def _view_arrays(view: ViewArrays) -> dict[str, NDArray[np.generic]]:
@@ -133,7 +141,7 @@ def _add_report(folder: Path, trained: Trained, manifest: Manifest) -> Manifest:
 
 
 def _manifest(folder: Path, trained: Trained) -> Manifest:
-    written = (AUTOENCODER, SEGMENTER, PRIOR, BANK, NORMALITY, VIEW)
+    written = (AUTOENCODER, SEGMENTER, PRIOR, BANK, NORMALITY, DRIFT, VIEW)
     files = {name: sha256_file(folder / name) for name in written if (folder / name).exists()}
     encoder = encoder_hash(trained.networks.autoencoder)
     now = utc_now()

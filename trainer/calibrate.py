@@ -20,6 +20,7 @@ from scipy.optimize import direct
 from torch import Tensor
 
 from monitor.core.calibration import verdict_threshold
+from monitor.core.drift import DriftBaseline
 from monitor.core.memory_bank import MemoryBank
 from monitor.core.networks import Networks
 from monitor.core.scoring import SILENCE, Normality, Witnesses, anomaly_map, image_score, smooth
@@ -76,6 +77,7 @@ class Calibrated:
     calibration: Calibration
     normality: Normality
     bank: MemoryBank
+    drift: DriftBaseline
     report: CalibrationReport | None = None
 
 
@@ -161,7 +163,9 @@ def calibrate(
         rule=rule,
         candidates=tried,
     )
-    return Calibrated(calibration, best.normality, best.bank, report)
+    distances = best.bank.query(material.normals.features).score.numpy()  # (V, P1, P2)
+    drift = DriftBaseline.fit(scores[0].numpy(), distances)
+    return Calibrated(calibration, best.normality, best.bank, drift, report)
 
 
 def _prepare(

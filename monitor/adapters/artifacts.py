@@ -14,6 +14,7 @@ from safetensors.torch import load_file as load_tensors
 from torch import Tensor, nn
 
 from monitor.core.autoencoder import PatchAutoencoder, encoder_hash
+from monitor.core.drift import DriftBaseline
 from monitor.core.inspector import Model
 from monitor.core.networks import Networks
 from monitor.core.prior import Prior
@@ -21,7 +22,18 @@ from monitor.core.priors import make_prior
 from monitor.core.scoring import Normality
 from monitor.core.segmenter import Segmenter
 from monitor.core.view import ViewArrays
-from schemas.artifacts import AUTOENCODER, BANK, MANIFEST, NORMALITY, PRIOR, SEGMENTER, VIEW, Manifest, read_manifest
+from schemas.artifacts import (
+    AUTOENCODER,
+    BANK,
+    DRIFT,
+    MANIFEST,
+    NORMALITY,
+    PRIOR,
+    SEGMENTER,
+    VIEW,
+    Manifest,
+    read_manifest,
+)
 from schemas.errors import BundleError, PriorError
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -43,6 +55,7 @@ def load_bundle(path: Path) -> Model:
         SEGMENTER,
         BANK,
         NORMALITY,
+        DRIFT,
         *((PRIOR,) if prior.state_dict() else ()),
         *((VIEW,) if manifest.view.registration or manifest.view.ignored else ()),
     )
@@ -60,6 +73,7 @@ def load_bundle(path: Path) -> Model:
         manifest=manifest,
         networks=networks,
         normality=_load_normality(path / NORMALITY, manifest, view.ignored),
+        drift=_load_drift(path / DRIFT, manifest),
         seed=_load_seed(path / BANK, manifest),
         view=view,
     )
@@ -135,6 +149,24 @@ def _load_scale(path: Path, name: str, manifest: Manifest, ignored: NDArray[np.b
         )
         raise BundleError(msg)
     return torch.from_numpy(scale.astype(np.float32))
+
+
+def _load_drift(path: Path, manifest: Manifest) -> DriftBaseline:
+    cells = manifest.architecture.latent_shape[:2]
+    shapes = {"score_mean": (1,), "score_deviation": (1,), "distance_mean": cells, "distance_deviation": cells}
+    found = {name: _load_array(path, name).astype(np.float32) for name in shapes}
+    for name, shape in shapes.items():
+        least = np.float32(0.0)
+        fits = found[name].shape == shape and np.isfinite(found[name]).all() and (found[name] >= least).all()
+        if not fits or (name.endswith("deviation") and not found[name].all()):
+            msg = f"{path}: {name!r} {found[name].shape} must be {shape}, finite, and not negative. {REMEDY}"
+            raise BundleError(msg)
+    return DriftBaseline(
+        score_mean=float(found["score_mean"][0]),
+        score_deviation=float(found["score_deviation"][0]),
+        distance_mean=found["distance_mean"],
+        distance_deviation=found["distance_deviation"],
+    )
 
 
 def _load_seed(path: Path, manifest: Manifest) -> NDArray[np.float16]:

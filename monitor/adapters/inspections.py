@@ -12,9 +12,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from monitor.adapters.database import WRITES, while_running
-from monitor.ports import BatchOutcome, DeadLetter, InspectionRecord, LogPosition, OutboxMessage, Recorded
+from monitor.adapters.drift_reports import as_drift_report, drift_row
+from monitor.ports import BatchOutcome, DeadLetter, DriftReport, InspectionRecord, LogPosition, OutboxMessage, Recorded
 from schemas.messages import InspectionEvent, utc_now
-from schemas.tables import DeadLetterRow, InspectionRow, OutboxRow, RegionRow
+from schemas.tables import DeadLetterRow, DriftStateRow, InspectionRow, OutboxRow, RegionRow
 
 MAX_DETAIL: Final = 2000
 
@@ -70,9 +71,21 @@ class SqlInspectionStore:
             session.add_all(_inspection_row(record) for record in inspections)
             session.add_all(self._outbox_row(record) for record in inspections)
             session.add_all(self._dead_letter_row(letter) for letter in letters)
+            for report in outcome.drift:
+                session.merge(drift_row(report))
         given = len(outcome.inspections) + len(outcome.dead_letters)
         new = len(inspections) + len(letters)
         return Recorded(inspections=len(inspections), dead_letters=len(letters), repeats=given - new)
+
+    def drift_report(self, camera: str, model_id: str) -> DriftReport | None:
+        """Return the drift report stored last of a camera and model, if any.
+
+        Raises:
+            StoreUnavailableError: the database is away.
+        """
+        with while_running(), Session(self._reader) as session:
+            row = session.get(DriftStateRow, (camera, model_id))
+            return None if row is None else as_drift_report(row)
 
     def unpublished(self, limit: int) -> Sequence[OutboxMessage]:
         """Return the oldest outbox messages not yet published.

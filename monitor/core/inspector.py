@@ -13,6 +13,7 @@ from torch import Tensor
 
 from monitor.core.crew import Crew
 from monitor.core.decomposition import decompose
+from monitor.core.drift import DriftBaseline
 from monitor.core.memory_bank import MemoryBank, Retrieval
 from monitor.core.networks import Networks
 from monitor.core.per_frame import few_at_once, per_frame
@@ -47,6 +48,7 @@ class Model:
         manifest: what the bundle says of itself.
         networks: the autoencoder E and D, the segmenter, and the prior.
         normality: what is normal at each pixel.
+        drift: what the scores of normals are.
         seed: (N, P1, P2, P3 + R) float16, the bank's entries of the pinned normals of training.
         view: the arrays that the manifest's view needs.
     """
@@ -54,6 +56,7 @@ class Model:
     manifest: Manifest
     networks: Networks
     normality: Normality
+    drift: DriftBaseline
     seed: NDArray[np.float16]
     view: ViewArrays = field(default_factory=ViewArrays)
 
@@ -116,6 +119,7 @@ class Inspector:
         self.device = torch.device(device)
         self.manifest = model.manifest
         self.seed = model.seed
+        self.drift_baseline = model.drift
         self._viewer = Viewer(model.manifest.architecture.input, model.manifest.view, model.view)
         self._networks = model.networks.for_inference(self.device)
         self._normality = model.normality.to(self.device)

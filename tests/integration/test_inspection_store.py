@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr
@@ -12,10 +13,10 @@ from monitor.adapters import migrations
 from monitor.adapters.database import connect
 from monitor.adapters.inspections import SqlInspectionStore
 from monitor.adapters.memory import MemoryInspectionStore
-from monitor.ports import BatchOutcome, InspectionStore, Recorded
+from monitor.ports import BatchOutcome, DriftReport, InspectionStore, Recorded
 from monitor.settings import DatabaseSettings
 from schemas.messages import InspectionEvent, Verdict
-from tests.integration.records import REGION, dead_letter, inspection
+from tests.integration.records import CAPTURED, REGION, dead_letter, inspection
 
 
 class Contract:
@@ -66,6 +67,23 @@ class Contract:
         store.mark_published([])
         left = store.unpublished(10)
         assert [InspectionEvent.model_validate_json(message.payload).frame_id for message in left] == ["f2", "f3", "f4"]
+
+    def test_the_newest_drift_report_of_a_camera_and_model_is_kept_and_comes_back_whole(
+        self, store: InspectionStore
+    ) -> None:
+        first = DriftReport(
+            camera="cam1", model_id="model-1", bank_version=3, updated_at=CAPTURED, since=CAPTURED, frames=5, ratio=0.5,
+            drifting_since=None, last_drift_at=None, locations=(), score_ewma=1.25, distance_ewma=b"1234",
+        )  # fmt: skip
+        later = replace(first, frames=9, drifting_since=CAPTURED, last_drift_at=CAPTURED, locations=((1, 2, 1.5),))
+        other = replace(first, model_id="model-2")
+        assert store.drift_report("cam1", "model-1") is None
+        store.record(BatchOutcome(drift=(first, other)))
+        assert store.drift_report("cam1", "model-1") == first
+        store.record(BatchOutcome((inspection("f1", 1),), drift=(later,)))
+        assert store.drift_report("cam1", "model-1") == later
+        assert store.drift_report("cam1", "model-2") == other
+        assert (first.quiet_since, later.quiet_since) == (CAPTURED, None)
 
 
 class TestMemory(Contract):

@@ -67,7 +67,7 @@ def one_thread() -> Iterator[None]:
 def _in_memory(trained: Trained, folder: Path) -> Model:
     manifest = save_bundle(folder / "bundle", trained)
     calibrated = trained.calibrated
-    return Model(manifest, trained.networks, calibrated.normality, entries_of(calibrated.bank))
+    return Model(manifest, trained.networks, calibrated.normality, calibrated.drift, entries_of(calibrated.bank))
 
 
 @pytest.fixture(scope="session")

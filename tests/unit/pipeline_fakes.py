@@ -16,9 +16,11 @@ import torch
 from monitor.adapters.memory import MemoryBankStore, MemoryImageStore, MemoryInspectionStore, MemoryPublisher
 from monitor.bank_follower import BankFollower
 from monitor.clock import SystemClock
+from monitor.core.drift import DriftBaseline
 from monitor.core.inspector import Inspection
 from monitor.core.memory_bank import MemoryBank
 from monitor.core.view import Placement, Prepared
+from monitor.drift_monitor import DriftMonitor
 from monitor.errors import StoreUnavailableError
 from monitor.pipeline import Pipeline
 from monitor.ports import (
@@ -61,6 +63,7 @@ MANIFEST = Manifest.model_validate(
     }
 )  # fmt: skip
 
+BASELINE = DriftBaseline(0.2, 0.05, np.full(ENTRY[:2], 0.1, np.float32), np.full(ENTRY[:2], 0.02, np.float32))
 SEED = np.ones((2, *ENTRY), np.float16)
 SHAPE = BankShape(MANIFEST.encoder_hash, ENTRY)
 
@@ -76,6 +79,7 @@ class ToyInspector:
         self.manifest = MANIFEST
         self.device = torch.device("cpu")
         self.seed = SEED
+        self.drift_baseline = BASELINE
         self.most_at_once = most_at_once
         self.calls: list[tuple[int, MemoryBank]] = []
 
@@ -293,6 +297,7 @@ class Bench:
             source=self.line,
             inspector=self.inspector,
             banks=BankFollower(self.inspector, self.banks, clock),
+            drift=DriftMonitor(BASELINE, "toy-1", self.store.drift_report, clock),
             recorder=recorder,
             settings=self.settings,
             clock=clock,

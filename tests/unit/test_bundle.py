@@ -16,13 +16,23 @@ from safetensors.numpy import save_file as save_arrays
 from monitor.adapters.artifacts import load_bundle
 from monitor.core.inspector import Inspector
 from monitor.core.networks import Networks
-from schemas.artifacts import AUTOENCODER, BANK, MANIFEST, NORMALITY, REPORT, SEGMENTER, read_manifest, sha256_file
+from schemas.artifacts import (
+    AUTOENCODER,
+    BANK,
+    DRIFT,
+    MANIFEST,
+    NORMALITY,
+    REPORT,
+    SEGMENTER,
+    read_manifest,
+    sha256_file,
+)
 from schemas.errors import BundleError, ConfigurationError
 from tests.unit.small_model import Parts
 from trainer import bundle as writer
 from trainer.bundle import Trained, check_target, save_bundle
 
-FILES = (AUTOENCODER, SEGMENTER, BANK, NORMALITY)
+FILES = (AUTOENCODER, SEGMENTER, BANK, NORMALITY, DRIFT)
 
 
 @pytest.fixture
@@ -225,15 +235,30 @@ def test_a_spread_that_does_not_fit_is_refused(bundle: Path, spread: np.ndarray[
 @pytest.mark.parametrize(
     "entries",
     [
-        np.zeros((4, 8, 8, 48), np.float32),
-        np.zeros((4, 8, 8, 47), np.float16),
-        np.zeros((0, 8, 8, 48), np.float16),
-        np.zeros((8, 8, 48), np.float16),
+        np.zeros((4, 8, 8, 49), np.float32),
+        np.zeros((4, 8, 8, 48), np.float16),
+        np.zeros((0, 8, 8, 49), np.float16),
+        np.zeros((8, 8, 49), np.float16),
     ],
 )
 def test_a_bank_that_does_not_fit_is_refused(bundle: Path, entries: np.ndarray[Any, Any]) -> None:
     replace_array(bundle, BANK, entries=entries)
     with pytest.raises(BundleError, match=f"{BANK}: 'entries'"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"distance_mean": np.zeros((3, 3), np.float32)},
+        {"distance_deviation": np.zeros((8, 8), np.float32)},
+        {"score_mean": np.full(1, np.nan, np.float32)},
+        {"score_deviation": np.full(1, -1.0, np.float32)},
+    ],
+)
+def test_a_drift_baseline_that_does_not_fit_is_refused(bundle: Path, changed: dict[str, np.ndarray[Any, Any]]) -> None:
+    replace_array(bundle, DRIFT, **(load_arrays(bundle / DRIFT) | changed))
+    with pytest.raises(BundleError, match=f"{DRIFT}: '{next(iter(changed))}'"):
         load_bundle(bundle)
 
 

@@ -69,7 +69,7 @@ def test_large_frames_too_are_inspected_alike_in_any_batch(shape: tuple[int, int
     seed = (np.random.default_rng(0).normal(size=(12, *architecture.entry_shape)) / 4).astype(np.float16)
     manifest = model.manifest.model_copy(update={"architecture": architecture})
     scale = torch.full(shape[1:], 0.01)
-    inspector = Inspector(Model(manifest, networks, Normality(scale, scale), seed))
+    inspector = Inspector(Model(manifest, networks, Normality(scale, scale), model.drift, seed))
     frames = np.random.default_rng(1).random((3, *shape), dtype=np.float32)
     bank = inspector.new_bank()
     for number, inspection in enumerate(inspector.inspect(frames, bank)):

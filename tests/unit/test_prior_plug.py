@@ -216,9 +216,8 @@ def test_the_fast_copy_imagines_the_same(denoiser: Prior, trained: Trained, part
 
 
 def assert_loaded_inspects_alike(bundle: Path, trained: Trained, parts: Parts) -> Inspector:
-    model = Model(
-        read_manifest(bundle), trained.networks, trained.calibrated.normality, entries_of(trained.calibrated.bank)
-    )
+    made = trained.calibrated
+    model = Model(read_manifest(bundle), trained.networks, made.normality, made.drift, entries_of(made.bank))
     kept, loaded = Inspector(model), Inspector(load_bundle(bundle))
     found = (each.inspect(parts.defective, each.new_bank()) for each in (kept, loaded))
     for left, right in zip(*found, strict=True):

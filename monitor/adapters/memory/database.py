@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monitor.adapters.inspections import inspection_event
-from monitor.ports import BatchOutcome, DeadLetter, InspectionRecord, LogPosition, OutboxMessage, Recorded
+from monitor.ports import BatchOutcome, DeadLetter, DriftReport, InspectionRecord, LogPosition, OutboxMessage, Recorded
 
 
 class MemoryInspectionStore:
@@ -18,6 +18,7 @@ class MemoryInspectionStore:
     def __init__(self, inspections_topic: str) -> None:
         self.inspections: dict[str, InspectionRecord] = {}
         self.dead_letters: list[DeadLetter] = []
+        self.drift: dict[tuple[str, str], DriftReport] = {}
         self._places: set[tuple[str, int, int]] = set()
         self._topic = inspections_topic
         self._outbox: dict[int, OutboxMessage] = {}
@@ -35,8 +36,13 @@ class MemoryInspectionStore:
             if self._settle(letter.record.position):
                 self.dead_letters.append(letter)
                 letters += 1
+        self.drift |= {(report.camera, report.model_id): report for report in outcome.drift}
         repeats = len(outcome.inspections) + len(outcome.dead_letters) - inspections - letters
         return Recorded(inspections=inspections, dead_letters=letters, repeats=repeats)
+
+    def drift_report(self, camera: str, model_id: str) -> DriftReport | None:
+        """Return the drift report stored last of a camera and model, if any."""
+        return self.drift.get((camera, model_id))
 
     def unpublished(self, limit: int) -> Sequence[OutboxMessage]:
         """Return the oldest outbox messages not yet published."""
