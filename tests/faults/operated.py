@@ -17,7 +17,7 @@ from monitor.adapters.redis_bank import RedisBankStore
 from monitor.adapters.review_desk import ReviewDesk
 from monitor.ports import BankKey
 from schemas.messages import Verdict
-from tests.faults.line import Line, Message, good_png, wait_until
+from tests.faults.line import LINE, Line, Message, good_png, png, wait_until
 
 FLOW_S = 0.05
 CAMERA = "press-1"
@@ -27,6 +27,7 @@ class Operated(Line):
     """A line with programs that are to go on, frames flowing, and an operator. It knows every frame it was sent."""
 
     programs: tuple[Program, ...] = ()
+    clicks = 0
 
     def __init__(self, directory: Path, sections: dict[str, dict[str, Any]]) -> None:
         super().__init__(directory, sections)
@@ -106,13 +107,13 @@ class Operated(Line):
         return [int(row.bank_version) for row in rows if start < moment(row.inspected_at) < end]
 
     def click(self, camera: str = CAMERA) -> str:
-        """Confirm the camera's newest frame as normal, as the review command does; return its id."""
-        unseen = "camera = :camera AND frame_id NOT IN (SELECT frame_id FROM reviews)"
-        newest = f"SELECT frame_id FROM inspections WHERE {unseen} ORDER BY id DESC LIMIT 1"
-        self.wait(lambda: bool(self.query(newest, camera=camera)))
-        [(frame_id,)] = self.query(newest, camera=camera)
-        self._desk.confirm(frame_id, Verdict.NORMAL, "Ada")
-        return str(frame_id)
+        """Send a part that is like no other and confirm it as normal, as the review command does; return its id."""
+        self.clicks += 1
+        message = Message.of(png(LINE.defective_part(5000 + self.clicks, "scratch").image), camera)
+        self.send([message])
+        self.wait(lambda: self.verdict(message.frame_id) is not None)
+        self._desk.confirm(message.frame_id, Verdict.NORMAL, "Ada")
+        return message.frame_id
 
     def review(self, frame_id: str) -> Any:  # noqa: ANN401 - a row
         """Return what became of a click."""

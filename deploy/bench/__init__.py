@@ -1,0 +1,1 @@
+"""How a bank learns, measured in process on the simulated line: ``python -m deploy.bench``."""
