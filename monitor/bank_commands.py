@@ -34,6 +34,7 @@ bank_app = typer.Typer(
 )
 WAIT_S = 5.0
 POLL_S = 0.05
+WIDE = 240
 
 Camera = Annotated[str | None, typer.Option(help="Whose bank; may be left out where there is only one.")]
 By = Annotated[str | None, typer.Option(help="Who says so; default: the user's name.")]
@@ -100,7 +101,7 @@ def history(
         table.add_column(heading, no_wrap=heading in {"when", "frame"})
     for version, when, edit, frame, by, why in edits[:limit]:
         table.add_row(str(version), when, edit, frame, by, why)
-    Console().print(table)
+    wide_console().print(table)
 
 
 @bank_app.command()
@@ -303,6 +304,12 @@ def inherit(
             for each in done:
                 if each.entry is None:
                     typer.echo(f"  {each.frame_id}: {each.why}")
+
+
+def wide_console() -> Console:
+    """Return a console whose tables are not cut where nobody sees a terminal's width: in a pipe or a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
 
 
 def wait_for(desk: BankDesk, order_id: int) -> str:

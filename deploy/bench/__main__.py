@@ -74,7 +74,7 @@ def poison(
 ) -> None:
     """Confirm defects as normal, one in ten, with and without the gate."""
     inspector = _load(bundle)
-    _write(out, "poison", _watched("poison", 3, lambda step: run_poison(inspector, confirmations, seed, step)))
+    _write(out, "poison", _watched("poison", 5, lambda step: run_poison(inspector, confirmations, seed, step)))
 
 
 @app.command()

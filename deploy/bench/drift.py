@@ -77,7 +77,7 @@ def _pass_by(run: _Run, parts: list[Part]) -> None:
         if part.defect is None:
             run.learning.confirm(frame)
         elif len(run.learning.defects) < GOLDEN:
-            run.learning.guard(part.serial, frame)
+            run.learning.guard(f"{part.serial}-{part.defect}", frame)
 
 
 def _evaluate(learning: Learning, line: SimulatedLine, start: int) -> Figures:

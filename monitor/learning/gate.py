@@ -189,19 +189,25 @@ class Gate:
         return [known for known, cells in zip(golden, nearer, strict=True) if (cells & known.cells).any()]
 
 
+def _odd_places(seen: Inspection) -> NDArray[np.bool_]:
+    """Return the mask (H, W), or where a frame is odd although its mask is empty: flagged for many faint pixels."""
+    return seen.mask if seen.mask.any() else seen.anomaly >= 0.5 * seen.anomaly.max()
+
+
 def _as_golden(defect: Defect, features: NDArray[np.float32], seen: Inspection) -> _Golden:
     p1, p2 = seen.distance.shape
     height, width = seen.mask.shape
-    cells = np.asarray(seen.mask.reshape(p1, height // p1, p2, width // p2).any(axis=(1, 3)), np.uint8)
+    mask = _odd_places(seen)
+    cells = np.asarray(mask.reshape(p1, height // p1, p2, width // p2).any(axis=(1, 3)), np.uint8)
     beside = np.asarray(cv2.dilate(cells, np.ones((3, 3), np.uint8)) > 0)
-    return _Golden(defect, features, seen.mask, beside, tuple(_shapes(seen)))
+    return _Golden(defect, features, mask, beside, tuple(_shapes(seen)))
 
 
 def _loss(golden: _Golden, seen: Inspection) -> str:
     """Say what is lost of a golden defect that is now seen like this; '' if nothing is."""
     if not seen.flagged:
         return f"defect {golden.defect.frame_id} would pass (score {seen.score:.2f})"
-    share = float((seen.mask & golden.mask).sum() / max(1, golden.mask.sum()))
+    share = float((_odd_places(seen) & golden.mask).sum() / max(1, golden.mask.sum()))
     if share < KEPT_SHARE:
         return f"of the outline of defect {golden.defect.frame_id} {share:.0%} would be left"
     return ""
@@ -209,7 +215,7 @@ def _loss(golden: _Golden, seen: Inspection) -> str:
 
 def _shapes(seen: Inspection) -> list[_Shape]:
     """Return the connected odd places with the most energy."""
-    near = cv2.dilate(seen.mask.astype(np.uint8), np.ones((2 * MARGIN + 1,) * 2, np.uint8))
+    near = cv2.dilate(_odd_places(seen).astype(np.uint8), np.ones((2 * MARGIN + 1,) * 2, np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(near, connectivity=8)
     shapes = []
     for label in range(1, count):

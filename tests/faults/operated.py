@@ -109,7 +109,7 @@ class Operated(Line):
     def click(self, camera: str = CAMERA) -> str:
         """Send a part that is like no other and confirm it as normal, as the review command does; return its id."""
         self.clicks += 1
-        message = Message.of(png(LINE.defective_part(5000 + self.clicks, "scratch").image), camera)
+        message = Message.of(odd_png(self.clicks), camera)
         self.send([message])
         self.wait(lambda: self.verdict(message.frame_id) is not None)
         self._desk.confirm(message.frame_id, Verdict.NORMAL, "Ada")
@@ -148,6 +148,14 @@ class Operated(Line):
         engine = connect(self.settings.database)
         self._closing.callback(engine.dispose)
         return ReviewDesk(engine)
+
+
+def odd_png(number: int) -> bytes:
+    """Return a good part with a black square where no other number has it."""
+    image = LINE.good_part(5000 + number).image.copy()
+    row, column = 8 * (number // 7 % 7), 8 * (number % 7)
+    image[row : row + 9, column : column + 9] = 0
+    return png(image)
 
 
 def said(program: Program, event: str) -> bool:
