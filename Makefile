@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 RUN := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo bench test lint format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make install  set up .venv with the programs and the embedded servers"
 	@echo "make demo     train on a simulated line, stream it, inspect it, teach it (Ctrl-C ends it)"
+	@echo "make bench    measure how the bank learns: make bench ARGS='drift --bundle demo/bundle --out out'"
 	@echo "make test     install what the tests need, then lint, type-check and test"
 	@echo "make lint     ruff and mypy --strict"
 	@echo "make format   let ruff format the code"
@@ -29,6 +30,9 @@ install: $(VENV)/.local
 
 demo: $(VENV)/.local
 	$(RUN) -m deploy.local demo $(ARGS)
+
+bench: $(VENV)/.local
+	$(RUN) -m deploy.bench $(ARGS)
 
 test: $(VENV)/.dev
 	$(MAKE) --no-print-directory lint

@@ -79,7 +79,7 @@ def status(context: typer.Context) -> None:
         console = Console()
         reports = SqlDriftReports(opened.engine).of_model(opened.model_id)
         console.print(status_table(opened.desk, store, reports, opened.model_id, opened.settings))
-        for line in status_words(opened.desk):
+        for line in status_words(opened.desk, opened.model_id):
             console.print(line, highlight=False, soft_wrap=True)
 
 

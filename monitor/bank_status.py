@@ -40,9 +40,9 @@ def drift_words(report: DriftReport | None) -> str:
     return f"SINCE {report.drifting_since.astimezone():%m-%d %H:%M}, {far}{places}"
 
 
-def status_words(desk: BankDesk) -> Iterator[str]:
+def status_words(desk: BankDesk, model_id: str) -> Iterator[str]:
     """Yield what waits for the learner and what is paused, a line each."""
-    waiting = desk.waiting()
+    waiting = desk.waiting(model_id)
     if waiting.since is None:
         yield "Nothing waits for the learner."
     else:

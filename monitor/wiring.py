@@ -117,7 +117,8 @@ class Heir:
 
     Attributes:
         model_id: the new model's.
-        cameras: whose banks of the old model were taught.
+        cameras: whose banks of the old model were taught, and whose of the new one were not.
+        taught: what one camera's bank of the old model holds.
         inherit: looks at one camera's normals again; yields what becomes of each.
         finish: writes a camera's inheritance into the book, all at once, and opens its bank in Redis.
     """
@@ -142,11 +143,15 @@ def open_heir(settings: Settings, old_model: str, bundle: Path) -> Iterator[Heir
         read, budget, model_id = reader(settings, inspector), settings.model.bank_bytes, inspector.manifest.model_id
         keeper = BankKeeper(inspector, banks, book, images, read, SystemClock(), budget)
 
+        def taught(camera: str) -> list[BankEntry]:
+            entries = book.active_entries(camera, old_model)
+            barred = book.barred([entry.frame_id for entry in entries])
+            return [entry for entry in entries if entry.frame_id not in barred]
+
         def begin(camera: str) -> Iterator[Inherited]:
             defects = [as_defect(golden, images, read) for golden in reviews.golden_defects(camera)]
             judge = Admission(inspector, budget, inspector.drift_baseline.usual_score)
-            taught = book.active_entries(camera, old_model)
-            return inherit(model_id, taught, inspector.new_bank(), judge, defects, images, read)
+            return inherit(model_id, taught(camera), inspector.new_bank(), judge, defects, images, read)
 
         def finish(camera: str, inherited: Sequence[Inherited]) -> None:
             entries = [each.entry for each in inherited if each.entry is not None]
@@ -159,7 +164,7 @@ def open_heir(settings: Settings, old_model: str, bundle: Path) -> Iterator[Heir
         yield Heir(
             model_id,
             [camera for camera in cameras if camera not in known],
-            lambda camera: book.active_entries(camera, old_model),
+            taught,
             begin,
             finish,
         )

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.bench.learning import AT_ONCE, Figures, Learning, defects_of, judge_bank, learner_of, rate
+from deploy.bench.learning import AT_ONCE, Figures, Learning, defects_of, judge_bank, learner_of, line_of, rate
 from deploy.bench.pictures import Curve, chart, overlays, stack
-from deploy.simulation import LineSettings, Part, SimulatedLine
+from deploy.simulation import Part, SimulatedLine
 from monitor.core.inspector import Inspector
 
 START: Final = 500  # training has seen the parts before
@@ -41,8 +41,8 @@ def run_drift(
         seed: which line.
         progress: called with how many parts more have passed.
     """
-    line = SimulatedLine(LineSettings(seed=seed, lighting_drift=amplitude, drift_parts=START + frames, defect_rate=0.1))
-    still = SimulatedLine(LineSettings(seed=seed, defect_rate=0.1))
+    line = line_of(inspector, seed=seed, lighting_drift=amplitude, drift_parts=START + frames, defect_rate=0.1)
+    still = line_of(inspector, seed=seed, defect_rate=0.1)
     runs = {name: _Run(learner_of(inspector), name == "online", []) for name in ("frozen", "online")}
     before = _evaluate(runs["frozen"].learning, still, START + frames)
     for first in range(START, START + frames, AT_ONCE):

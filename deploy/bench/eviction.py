@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.bench.learning import AT_ONCE, Figures, Learning, rate
+from deploy.bench.learning import AT_ONCE, Figures, Learning, line_of, rate
 from deploy.bench.pictures import Bar, bars
-from deploy.simulation import LineSettings, SimulatedLine
 from monitor.core.inspector import Inspector
 from monitor.core.memory_bank import MemoryBank
 from monitor.learning.admission import Admission
@@ -20,14 +19,15 @@ START: Final = 500
 BUDGETS: Final = (150_000, 300_000)
 
 
-def streams(seed: int) -> dict[str, LineSettings]:
-    """Return the lines: light that comes back, a variant that is rare, and both."""
+def streams(seed: int) -> dict[str, dict[str, Any]]:
+    """Return the settings of two lines: light that comes back, and light that fades while a variant is rare."""
     return {
-        "light comes and goes": LineSettings(seed=seed, lighting_sway=0.16, sway_period=600, defect_rate=0.05),
-        "a rare variant": LineSettings(
-            seed=seed, lighting_drift=-0.2, drift_parts=3000, novelty_from=0, novelty_rate=0.05, defect_rate=0.05
-        ),
-    }
+        "light comes and goes": {"seed": seed, "lighting_sway": 0.16, "sway_period": 600, "defect_rate": 0.05},
+        "a rare variant": {
+            "seed": seed, "lighting_drift": -0.2, "drift_parts": 3000, "novelty_from": 0, "novelty_rate": 0.05,
+            "defect_rate": 0.05,
+        },
+    }  # fmt: skip
 
 
 def policies() -> dict[str, Policy]:
@@ -67,8 +67,8 @@ def run_eviction(
     return figures, bars("Good parts flagged in the second half, by policy of eviction", drawn, below)
 
 
-def _run(inspector: Inspector, settings: LineSettings, policy: Policy, budget: int, frames: int) -> Figures:
-    line = SimulatedLine(settings)
+def _run(inspector: Inspector, settings: dict[str, Any], policy: Policy, budget: int, frames: int) -> Figures:
+    line = line_of(inspector, **settings)
     usual = inspector.drift_baseline.usual_score
     learning = Learning(inspector, Admission(inspector, budget, usual, policy))
     good: list[bool] = []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.simulation import Part
+from deploy.simulation import LineSettings, Part, SimulatedLine
 from deploy.simulation.settings import DEFECT_KINDS
 from monitor.core.bank_entry import size_in_bytes
 from monitor.core.calibration import clopper_pearson
@@ -81,14 +81,19 @@ class Learning:
         return sum(size_in_bytes(self.bank.locations(slot), depth) for slot in slots)
 
 
+def line_of(inspector: Inspector, **settings: Any) -> SimulatedLine:  # noqa: ANN401 - those of LineSettings
+    """Return a simulated line whose frames are as large as the network sees them, and so are its masks."""
+    return SimulatedLine(LineSettings(size=inspector.manifest.architecture.input.height, **settings))
+
+
 def learner_of(inspector: Inspector, budget: int = 2**30) -> Learning:
     """Return a bank that learns as on a line."""
     return Learning(inspector, Admission(inspector, budget, inspector.drift_baseline.usual_score))
 
 
-def defects_of(line: object, start: int, count: int) -> list[Part]:
-    """Return defective parts of a ``SimulatedLine``, the kinds in turn."""
-    draw = line.defective_part  # type: ignore[attr-defined]
+def defects_of(line: SimulatedLine, start: int, count: int) -> list[Part]:
+    """Return defective parts of a line, the kinds in turn."""
+    draw = line.defective_part
     return [draw(start + index // len(DEFECT_KINDS), DEFECT_KINDS[index % len(DEFECT_KINDS)]) for index in range(count)]
 
 

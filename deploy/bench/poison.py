@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.bench.learning import Figures, Learning, defects_of, judge_bank, learner_of
+from deploy.bench.learning import Figures, Learning, defects_of, judge_bank, learner_of, line_of
 from deploy.bench.pictures import Bar, bars, stack
-from deploy.simulation import LineSettings, Part, SimulatedLine
+from deploy.simulation import Part
 from deploy.simulation.settings import DEFECT_KINDS
 from monitor.core.inspector import Inspector
 from monitor.learning.gate import Hidden
@@ -41,8 +41,8 @@ def run_poison(
         seed: which line.
         progress: called with 1 after each of the five banks.
     """
-    line = SimulatedLine(LineSettings(seed=seed, novelty_from=0, novelty_rate=1.0, lighting_drift=-0.05))
-    plain = SimulatedLine(LineSettings(seed=seed))
+    line = line_of(inspector, seed=seed, novelty_from=0, novelty_rate=1.0, lighting_drift=-0.05)
+    plain = line_of(inspector, seed=seed)
     honest = [line.good_part(1000 + index) for index in range(confirmations)]
     wrong = confirmations // SHARE
     attacks = {

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deploy.bench.learning import Figures, Learning, defects_of, judge_bank, learner_of
+from deploy.bench.learning import Figures, Learning, defects_of, judge_bank, learner_of, line_of
 from deploy.bench.pictures import Curve, chart, stack
-from deploy.simulation import LineSettings, SimulatedLine
+from deploy.simulation import SimulatedLine
 from monitor.core.inspector import Inspector
 
 START: Final = 500
@@ -35,11 +35,9 @@ def run_size(
         seed: which line.
         progress: called with how many parts more are confirmed.
     """
-    line = SimulatedLine(
-        LineSettings(
-            seed=seed, lighting_sway=0.1, sway_period=700, lighting_drift=-0.05, drift_parts=10_000, novelty_from=0,
-            novelty_rate=0.05,
-        )
+    line = line_of(
+        inspector, seed=seed, lighting_sway=0.1, sway_period=700, lighting_drift=-0.05, drift_parts=10_000,
+        novelty_from=0, novelty_rate=0.05,
     )  # fmt: skip
     banks = {"whole": learner_of(inspector), "compact": learner_of(inspector)}
     rows: list[Figures] = []
@@ -51,7 +49,7 @@ def run_size(
             done += count
             progress(count)
         rows.append({"confirmed": done} | {name: _measure(bank, line) for name, bank in banks.items()})
-    _time_side_by_side(rows, banks)
+    _time_side_by_side(rows, banks, line)
     return {"rows": rows}, _picture(rows)
 
 
@@ -82,10 +80,9 @@ def _measure(learning: Learning, line: SimulatedLine) -> Figures:
     }
 
 
-def _time_side_by_side(rows: list[Figures], banks: dict[str, Learning]) -> None:
+def _time_side_by_side(rows: list[Figures], banks: dict[str, Learning], line: SimulatedLine) -> None:
     """Add the ratio of the two banks' search times at the end, taken in turns."""
-    parts = [SimulatedLine(LineSettings()).good_part(index) for index in range(QUERIED)]
-    frames = banks["whole"].see(parts)
+    frames = banks["whole"].see([line.good_part(index) for index in range(QUERIED)])
     ratios = [
         _seconds(lambda: _query(banks["whole"], frames)) / _seconds(lambda: _query(banks["compact"], frames))
         for _ in range(REPEATS)

@@ -157,12 +157,14 @@ class BankDesk:
         with while_running(), self._reader.connect() as connection:
             return connection.execute(query).scalar_one()
 
-    def waiting(self) -> Waiting:
-        """Return what the learner has not dealt with."""
+    def waiting(self, model_id: str) -> Waiting:
+        """Return what the learner of a model has not dealt with."""
         reviews = select(func.count(), func.min(ReviewRow.created_at)).where(
             ReviewRow.outcome == PENDING, ReviewRow.withdrawn_at.is_(None)
         )
-        orders = select(func.count(), func.min(BankOrderRow.created_at)).where(BankOrderRow.outcome == PENDING)
+        orders = select(func.count(), func.min(BankOrderRow.created_at)).where(
+            BankOrderRow.outcome == PENDING, BankOrderRow.model_id == model_id
+        )
         with while_running(), self._reader.connect() as connection:
             (n_reviews, first_review), (n_orders, first_order) = (
                 connection.execute(query).one() for query in (reviews, orders)
