@@ -76,7 +76,7 @@ def status(context: typer.Context) -> None:
         from monitor.adapters.drift_reports import SqlDriftReports
         from monitor.bank_status import status_table, status_words
 
-        console = Console()
+        console = wide_console()
         reports = SqlDriftReports(opened.engine).of_model(opened.model_id)
         console.print(status_table(opened.desk, store, reports, opened.model_id, opened.settings))
         for line in status_words(opened.desk, opened.model_id):

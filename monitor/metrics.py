@@ -29,7 +29,7 @@ BANK_VERSION = Gauge("paedid_bank_version", "Memory bank version in use", ["came
 # How far a camera's scores have moved away from its bank: 0 as the training normals' are, 1 at the control limit.
 DRIFT_RATIO = Gauge("paedid_drift_ratio", "EWMA of the scores, relative to its control limit", ["camera"])
 
-# Whether it is beyond, in its score or in a tenth of its locations; and in how many locations.
+# Whether it is beyond, in its score or in a quarter of its locations; and in how many locations.
 DRIFTING = Gauge("paedid_drifting", "1 while the line has moved away from its bank", ["camera"])
 DRIFT_LOCATIONS = Gauge("paedid_drifting_locations", "Locations beyond their control limit", ["camera"])
 

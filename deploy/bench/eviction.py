@@ -63,8 +63,8 @@ def run_eviction(
                 bar = Bar(f"{name}", share["rate"], share["low"], share["high"], colours[name])
                 drawn.append(bar)
     progress(1)
-    below = "for each: " + "; ".join(f"{stream}, {budget // 1000} kB" for stream in streams(seed) for budget in BUDGETS)
-    return figures, bars("Good parts flagged in the second half, by policy of eviction", drawn, below)
+    groups = [f"{stream}, {budget // 1000} kB" for stream in streams(seed) for budget in BUDGETS]
+    return figures, bars("Good parts flagged in the second half, by policy of eviction", drawn, groups)
 
 
 def _run(inspector: Inspector, settings: dict[str, Any], policy: Policy, budget: int, frames: int) -> Figures:

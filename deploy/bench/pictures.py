@@ -54,16 +54,18 @@ def chart(title: str, curves: Sequence[Curve], below: str) -> Picture:
         ys = [_y(value) for value in curve.values]
         points = np.stack([xs, ys], axis=1).round().astype(np.int32)
         cv2.polylines(canvas, [points], isClosed=False, color=curve.colour, thickness=2, lineType=cv2.LINE_AA)
-        x = WIDTH - RIGHT - 330
+        x = LEFT + 20
         y = TOP + 26 + 24 * number
         cv2.line(canvas, (x, y - 5), (x + 26, y - 5), curve.colour, 3)
         write(canvas, curve.name, (x + 34, y))
     return canvas
 
 
-def bars(title: str, drawn: Sequence[Bar], below: str) -> Picture:
-    """Return a chart of bars from 0 to 100 %, with their intervals."""
-    canvas = _axes(title, below)
+def bars(title: str, drawn: Sequence[Bar], groups: Sequence[str]) -> Picture:
+    """Return a chart of bars from 0 to 100 %, with their intervals, in groups of equal size."""
+    canvas = _axes(title, "")
+    for number, group in enumerate(groups):
+        write(canvas, group, (LEFT + 12 + round(number * (WIDTH - LEFT - RIGHT) / len(groups)), HEIGHT - 16), 0.52)
     step = (WIDTH - LEFT - RIGHT) / max(1, len(drawn))
     for number, bar in enumerate(drawn):
         left, right = round(LEFT + step * (number + 0.2)), round(LEFT + step * (number + 0.8))

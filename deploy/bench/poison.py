@@ -118,8 +118,8 @@ def _picture(figures: Figures, attacks: list[str], refusals: list[Refusal]) -> N
                 value, low, high = dice["mean"], dice["low"], dice["high"]
                 if kind != "all":
                     value = low = high = found["dice_of"][kind]
-                drawn.append(Bar(f"{kind.split('_')[0]}, {label}", value, low, high, colour))
+                drawn.append(Bar(label, value, low, high, colour))
         title = f"Dice of defects after one confirmation in {SHARE} was a defect: {attack}"
-        charts.append(bars(title, drawn, "by kind of defect; clean: without the attack"))
+        charts.append(bars(title, drawn, ["all defects", *(kind.replace("_", " ") for kind in DEFECT_KINDS)]))
     patches = [cv2.imdecode(np.frombuffer(picture_of(*each), np.uint8), cv2.IMREAD_COLOR) for each in refusals[:1]]
     return stack([*charts, *(np.asarray(each, np.uint8) for each in patches)])

@@ -2,9 +2,9 @@
 
 Each chart is an exponentially weighted moving average (EWMA; Roberts, Technometrics 1, 1959): z = (1 - w) z + w x, held
 against mean + L sigma sqrt(w / (2 - w) (1 - (1 - w)^2t)) of validation normals, upwards only: nearer to the bank is no
-drift. Lucas and Saccucci (Technometrics 32, 1990) give w from 0.05 to 0.25 and L about 3 for independent samples. The
-parts of a line are not independent: lots differ, lamps sway. So L is twice that, which is one standard deviation of the
-normals, kept up for a few dozen frames; and three times that for locations, of which there are many.
+drift. Lucas and Saccucci (Technometrics 32, 1990) give L of about 3 for independent samples. The parts of a line are
+not independent: lots differ, lamps sway, defects come in runs. So L is 8, with w of 0.03 one standard deviation of the
+normals that is kept up for a few dozen frames; and half as much again for locations, of which there are many.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-WEIGHT: Final = 0.05
-SCORE_LIMIT: Final = 6.0
-LOCATION_LIMIT: Final = 9.0
-# What is farther from the mean counts as so many standard deviations: one defect is no drift, however large.
-WINSOR: Final = 4.0
-# A camera has drifted if its score has, or this share of its locations.
-LOCATIONS_OUT: Final = 0.1
+WEIGHT: Final = 0.03
+SCORE_LIMIT: Final = 8.0
+LOCATION_LIMIT: Final = 12.0
+# What is farther from the mean counts as so many standard deviations: a defect is no drift, however large, and one
+# defect in ten parts is none.
+WINSOR: Final = 2.5
+# A camera has drifted if its score has, or this share of its locations: neighbours move together.
+LOCATIONS_OUT: Final = 0.25
 # Deviations are estimated from few normals: a location that hardly varied among them may still vary.
 LEAST_DEVIATION: Final = 0.25
 
@@ -46,18 +47,20 @@ class DriftBaseline:
     @classmethod
     def fit(cls, scores: NDArray[np.floating], distances: NDArray[np.floating]) -> DriftBaseline:
         """Estimate from scores (V,) and distances (V, P1, P2) of normals, V >= 2."""
-        deviation = distances.std(axis=0, ddof=1)
+        # Mean and deviation of few normals are off by about so much, and the charts would take it for drift.
+        doubt = 1.0 + 2.0 / math.sqrt(len(scores))
+        deviation = doubt * distances.std(axis=0, ddof=1)
         floor = LEAST_DEVIATION * float(deviation.mean()) + 1e-6
         return cls(
             score_mean=float(scores.mean()),
-            score_deviation=float(scores.std(ddof=1)) + 1e-3,
+            score_deviation=doubt * float(scores.std(ddof=1)) + 1e-3,
             distance_mean=distances.mean(axis=0).astype(np.float32),
             distance_deviation=np.maximum(deviation, floor).astype(np.float32),
         )
 
     @property
     def usual_score(self) -> float:
-        """What five of six normals score no more than: one standard deviation above the mean."""
+        """What most normals score no more than: one standard deviation above the mean."""
         return self.score_mean + self.score_deviation
 
 

@@ -13,7 +13,7 @@ from monitor.learning.gate import Box, Hidden
 SIDE: Final = 240
 BORDER: Final = 10
 CAPTION: Final = 26
-ROOM: Final = 6  # pixels of the frame around the odd place
+ROOM: Final = 16  # pixels of the frame around the odd place: what is missing is seen by its surroundings
 LINE: Final = (40, 40, 230)  # BGR
 FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
 
