@@ -100,7 +100,9 @@ class Operator:
         if lesson.outcome == "pending":
             review = self._desk.show(lesson.frame_id).frame.review
             if review is not None:
-                lesson.outcome, lesson.bank_version = review.outcome, review.bank_version
+                lesson.outcome = review.outcome
+                # What the bank explained already taught nothing: there is no version to wait for.
+                lesson.bank_version = review.bank_version if review.outcome in {"added", "known"} else None
         if lesson.bank_version is None:
             return
         if lesson.followed_at is None:

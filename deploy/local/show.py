@@ -58,9 +58,9 @@ class Show:
             lessons = len(self.operator.lessons)
             for judged in self._watch():
                 self.operator.look_at(judged)
-                ordinary = judged if judged.part.good else ordinary
+                ordinary = max((ordinary, judged), key=_oddness) if judged.part.good else ordinary
             self.operator.tick()
-            # A line may flag no good part at all: then an ordinary one shows what a click does.
+            # A line may flag no good part at all: then the oddest one shows what a click does.
             if not lessons and ordinary and time.monotonic() - quiet_since > ORDINARY_AFTER_S:
                 self.operator.confirm(ordinary)
             if len(self.operator.lessons) > lessons or self.operator.busy:
@@ -123,3 +123,7 @@ class Show:
     def _keep_sample(self, part: DemoPart) -> None:
         if sum(sample.defect == part.defect for sample in self.samples) < SAMPLES_OF_A_KIND:
             self.samples.append(part)
+
+
+def _oddness(judged: Judged | None) -> float:
+    return -1.0 if judged is None or judged.score is None else judged.score

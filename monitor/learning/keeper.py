@@ -166,7 +166,8 @@ class BankKeeper:
         again = there.get(entry.frame_id)
         # Of a frame that came back only the return is known: it left before.
         version = again if again is not None else self._store.remove(key, self.shape, entry.frame_id)
-        return Removal(entry.frame_id, version, "eviction", "left the bank while another learner edited it")
+        why = "no longer in the bank: evicted by another learner, or lost with its image"
+        return Removal(entry.frame_id, version, "eviction", why)
 
     def become(self, camera: str, wanted: Mapping[str, tuple[Lesson, Entry]], by: str, why: str) -> tuple[int, int]:
         """Make a bank hold the ``wanted`` frames and no others, an edit at a time.
