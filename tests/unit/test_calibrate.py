@@ -184,7 +184,7 @@ def test_the_bank_keeps_each_normals_features_and_its_residual_against_the_other
     trained: Trained, parts: Parts
 ) -> None:
     bank = bank_of(trained, parts.train[:6])
-    assert len(bank) == bank.capacity == 6
+    assert len(bank) == bank.rows == 6
     with torch.inference_mode():
         features = trained.networks.autoencoder.encode(torch.from_numpy(parts.train[:6]))
         found = bank.query(features)

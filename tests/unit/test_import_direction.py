@@ -20,6 +20,8 @@ OUTSIDE = {
 # The commands: they choose the adapters and hand them to the rest, which knows the ports only.
 WIRING = {
     "monitor.__main__",
+    "monitor.bank_commands",
+    "monitor.bank_status",
     "monitor.camera",
     "monitor.database_access",
     "monitor.review_commands",
