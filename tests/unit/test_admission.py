@@ -113,7 +113,9 @@ def test_what_was_learnt_adds_nothing_a_second_time(inspector: Inspector, odd: F
     assert decision.score <= decision.usual
 
 
-def test_a_defect_confirmed_as_normal_is_refused_by_the_defect_itself(inspector: Inspector, cracks: list[Frame]) -> None:
+def test_a_defect_confirmed_as_normal_is_refused_by_the_defect_itself(
+    inspector: Inspector, cracks: list[Frame]
+) -> None:
     bank = inspector.new_bank()
     decision = judge(inspector).consider(cracks[0], bank, golden(cracks[:1]))
     assert isinstance(decision, Hidden)
@@ -137,7 +139,9 @@ def test_the_same_defect_in_another_place_is_recognised(inspector: Inspector, cr
     assert (hidden.box[0] - hidden.defect_box[0], hidden.box[1] - hidden.defect_box[1]) == (-8, 8)
 
 
-def test_what_has_the_other_sign_or_is_much_fainter_is_something_else(inspector: Inspector, cracks: list[Frame]) -> None:
+def test_what_has_the_other_sign_or_is_much_fainter_is_something_else(
+    inspector: Inspector, cracks: list[Frame]
+) -> None:
     (found,) = inspector.inspect(cracks[0][None], inspector.pinned)
     far = keep_only(inspector.seed[0], np.arange(64).reshape(8, 8) == 63)
     for factor in (-1.0, 0.3, 4.0):
