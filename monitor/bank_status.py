@@ -8,7 +8,7 @@ from rich.table import Table
 
 from monitor.adapters.bank_desk import BankDesk
 from monitor.errors import StoreUnavailableError
-from monitor.ports import BankKey, BankStore, DriftReport
+from monitor.ports import MOST_GOLDEN, BankKey, BankStore, DriftReport
 from monitor.settings import Settings
 
 MIB = 2**20
@@ -69,4 +69,6 @@ def _row(desk: BankDesk, store: BankStore, key: BankKey, budget: int) -> tuple[s
         in_redis = "unreachable"
     size = sum(entry.size_bytes for entry in active)
     share = f"{size / MIB:.1f} of {budget / MIB:.0f} MiB"
-    return in_redis, str(newest), str(len(active)), share, str(desk.golden_defects(key.camera))
+    golden = desk.golden_defects(key.camera)
+    guards = str(golden) if golden <= MOST_GOLDEN else f"last {MOST_GOLDEN} of {golden}"
+    return in_redis, str(newest), str(len(active)), share, guards

@@ -6,13 +6,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import Reason
 from schemas.messages import FrameEvent, Headers, RegionMessage, Verdict
+
+# An addition is held against so many golden defects of a camera, those confirmed last: a click takes no longer when
+# thousands were confirmed, and light that is long gone does not stand in the way of what is normal now.
+MOST_GOLDEN: Final = 256
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -410,8 +414,8 @@ class ReviewStore(Protocol):
         Repeating it is harmless.
         """
 
-    def golden_defects(self, camera: str) -> Sequence[GoldenDefect]:
-        """Return a camera's confirmed defects whose image was kept, in the order in which they were confirmed."""
+    def golden_defects(self, camera: str, most: int) -> Sequence[GoldenDefect]:
+        """Return a camera's confirmed defects whose image was kept: the ``most`` last ones, in their order."""
 
 
 class BankBook(Protocol):

@@ -30,7 +30,7 @@ from monitor.learning.inherit import Inherited, inherit
 from monitor.learning.keeper import BankKeeper
 from monitor.learning.learner import Learner, as_defect
 from monitor.learning.rule import Rule
-from monitor.ports import BankEntry
+from monitor.ports import MOST_GOLDEN, BankEntry
 from monitor.settings import ModelSettings, Settings
 from monitor.worker import WorkerPorts
 from schemas.errors import ConfigurationError
@@ -149,7 +149,7 @@ def open_heir(settings: Settings, old_model: str, bundle: Path) -> Iterator[Heir
             return [entry for entry in entries if entry.frame_id not in barred]
 
         def begin(camera: str) -> Iterator[Inherited]:
-            defects = [as_defect(golden, images, read) for golden in reviews.golden_defects(camera)]
+            defects = [as_defect(golden, images, read) for golden in reviews.golden_defects(camera, MOST_GOLDEN)]
             judge = Admission(inspector, budget, inspector.drift_baseline.usual_score)
             return inherit(model_id, taught(camera), inspector.new_bank(), judge, defects, images, read)
 

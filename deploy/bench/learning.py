@@ -17,6 +17,7 @@ from monitor.core.inspector import Inspection, Inspector
 from monitor.core.memory_bank import MemoryBank
 from monitor.learning.admission import Admission, Admitted, Decision
 from monitor.learning.gate import Defect
+from monitor.ports import MOST_GOLDEN
 
 AT_ONCE: Final = 16
 RESAMPLES: Final = 1000
@@ -65,8 +66,8 @@ class Learning:
         return decision
 
     def guard(self, name: str, frame: Pixels) -> None:
-        """Make a frame a golden defect."""
-        self.defects.append(Defect(name, lambda: frame))
+        """Make a frame a golden defect, one of the last that guard the bank."""
+        self.defects = [*self.defects, Defect(name, lambda: frame)][-MOST_GOLDEN:]
 
     @property
     def learned(self) -> int:

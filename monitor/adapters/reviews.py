@@ -90,8 +90,10 @@ class SqlReviewStore:
             if entry is not None:
                 write_edits(session, (entry.camera, entry.model_id), [entry], removals, self._now())
 
-    def golden_defects(self, camera: str) -> Sequence[GoldenDefect]:
-        """Return a camera's confirmed defects whose image was kept, in the order in which they were confirmed.
+    def golden_defects(self, camera: str, most: int) -> Sequence[GoldenDefect]:
+        """Return a camera's confirmed defects whose image was kept, the ``most`` that were confirmed last.
+
+        They come in the order in which they were confirmed.
 
         Raises:
             StoreUnavailableError: the database is away.
@@ -101,11 +103,12 @@ class SqlReviewStore:
             .join(InspectionRow, InspectionRow.frame_id == ReviewRow.frame_id)
             .where(InspectionRow.camera == camera, InspectionRow.image_sha256.is_not(None))
             .where(ReviewRow.verdict == Verdict.DEFECT.value, ReviewRow.withdrawn_at.is_(None))
-            .order_by(ReviewRow.id)
+            .order_by(ReviewRow.id.desc())
+            .limit(most)
         )
         with while_running(), self._reader.connect() as connection:
-            rows = connection.execute(query)
-            return tuple(GoldenDefect(frame_id, sha256) for frame_id, sha256 in rows if sha256)
+            rows = connection.execute(query).all()
+        return tuple(GoldenDefect(frame_id, sha256) for frame_id, sha256 in reversed(rows) if sha256)
 
 
 def _pending(row: ReviewRow, camera: str, image_sha256: str | None) -> PendingReview:

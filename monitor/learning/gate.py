@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from monitor.core.bank_entry import Entry
 from monitor.core.inspector import Inspection, Inspector
 from monitor.core.memory_bank import MemoryBank
+from monitor.ports import MOST_GOLDEN
 
 # Of the mask that the model alone gives a golden defect, this much has to stay.
 KEPT_SHARE: Final = 0.75
@@ -33,6 +34,9 @@ ENERGY_RATIO: Final = 4.0
 MOST_PARTS: Final = 3
 # Odd places no farther apart than this, in pixels, are one shape.
 MARGIN: Final = 1
+
+# Golden defects remembered over all cameras. One takes about a hundred kilobytes at 128x128.
+MOST_REMEMBERED: Final = 8 * MOST_GOLDEN
 
 # Large frames are looked at a few at a time.
 AT_ONCE: Final = 16
@@ -144,6 +148,8 @@ class Gate:
                 return None
             (seen,) = self._inspector.inspect(pixels[None], self._inspector.pinned)
             features = self._inspector.features(pixels[None])[0] if seen.flagged else None
+            if len(self._seen) >= MOST_REMEMBERED:
+                del self._seen[next(iter(self._seen))]
             self._seen[defect.frame_id] = None if features is None else _as_golden(defect, features, seen)
         return self._seen[defect.frame_id]
 

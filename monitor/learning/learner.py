@@ -17,6 +17,7 @@ from monitor.learning.orders import OrderDesk
 from monitor.learning.patches import picture_of
 from monitor.patience import keep_trying
 from monitor.ports import (
+    MOST_GOLDEN,
     Addition,
     BankBook,
     BankEdit,
@@ -246,7 +247,9 @@ class Learner:
         return next((entry.frame_id for entry in entries if entry.slot == slot), f"in slot {slot}")
 
     def _defects(self, camera: str) -> list[Defect]:
-        return [as_defect(golden, self._images, self._read) for golden in self._reviews.golden_defects(camera)]
+        return [
+            as_defect(golden, self._images, self._read) for golden in self._reviews.golden_defects(camera, MOST_GOLDEN)
+        ]
 
 
 def as_defect(golden: GoldenDefect, images: ImageStore, read: Callable[[bytes], Pixels]) -> Defect:

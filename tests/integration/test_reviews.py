@@ -143,3 +143,15 @@ def test_people_see_what_the_learner_made_of_it(desk: ReviewDesk, engine: Engine
     )
     assert review.applied_at == NOW
     assert learner.pending_reviews(5) == ()
+
+
+def test_the_last_confirmed_defects_of_a_camera_guard_its_bank(desk: ReviewDesk, engine: Engine) -> None:
+    for frame_id in ("0190-aaaa-2", "0190-aaaa-1", "0190-bbbb-3"):
+        desk.confirm(frame_id, Verdict.DEFECT, "ada")
+    learner = SqlReviewStore(engine, now=lambda: NOW)
+
+    def guards(most: int) -> list[str]:
+        return [defect.frame_id for defect in learner.golden_defects("cam1", most)]
+
+    assert guards(9) == ["0190-aaaa-2", "0190-aaaa-1"]
+    assert guards(1) == ["0190-aaaa-1"]
