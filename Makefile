@@ -34,9 +34,10 @@ demo: $(VENV)/.local
 bench: $(VENV)/.local
 	$(RUN) -m deploy.bench $(ARGS)
 
+# A file at a time on each core: the tests of one file share what takes long to make.
 test: $(VENV)/.dev
 	$(MAKE) --no-print-directory lint
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
