@@ -16,7 +16,7 @@ from schemas.messages import FrameEvent, Headers, RegionMessage, Verdict
 
 # An addition is held against so many golden defects of a camera, those confirmed last: a click takes no longer when
 # thousands were confirmed, and light that is long gone does not stand in the way of what is normal now.
-MOST_GOLDEN: Final = 256
+MOST_GOLDEN: Final = 40
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -140,7 +140,7 @@ class ModelSettings(_Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """auto (the first GPU, or else the CPU), cpu, cuda or cuda:N."""
     bank_bytes: Annotated[int, Field(ge=2**16, le=2**36)] = 32 * 2**20
-    """What confirmed normals may take of each camera's memory bank, in Redis; beyond it the least needed make room.
+    """What confirmed normals may take of each camera's memory bank, in Redis; beyond it some make room.
     A worker takes about four times as much. One normal takes at most 25 kB at 128x128, mostly far less: only what the
     bank does not know of it is kept."""
 

@@ -13,7 +13,7 @@ from deploy.bench.pictures import Bar, bars
 from monitor.core.inspector import Inspector
 from monitor.core.memory_bank import MemoryBank
 from monitor.learning.admission import Admission
-from monitor.learning.eviction import Policy, least_needed, oldest
+from monitor.learning.eviction import Policy, least_needed, oldest, outlived
 
 START: Final = 500
 BUDGETS: Final = (150_000, 300_000)
@@ -37,7 +37,7 @@ def policies() -> dict[str, Policy]:
     def any_of(bank: MemoryBank, learned: Sequence[int]) -> int:  # noqa: ARG001 - the policies' signature
         return int(rng.choice(learned))
 
-    return {"least needed": least_needed, "oldest": oldest, "any": any_of}
+    return {"outlived": outlived, "least needed": least_needed, "oldest": oldest, "any": any_of}
 
 
 def run_eviction(
@@ -53,7 +53,12 @@ def run_eviction(
     """
     figures: Figures = {"frames": frames}
     drawn = []
-    colours = {"least needed": (70, 150, 40), "oldest": (60, 60, 210), "any": (170, 170, 170)}
+    colours = {
+        "outlived": (70, 150, 40),
+        "least needed": (190, 120, 40),
+        "oldest": (60, 60, 210),
+        "any": (170, 170, 170),
+    }
     for stream, settings in streams(seed).items():
         for budget in BUDGETS:
             for name, policy in policies().items():

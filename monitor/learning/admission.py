@@ -3,7 +3,7 @@
 1. Is it explained already? Then it would add nothing.
 2. What of it does the bank not explain? Only these locations are kept.
 3. Would it hide a confirmed defect? Then it is refused, with the defect's name (``monitor.learning.gate``).
-4. Is there room? Else the least needed of what was learned makes room (``monitor.learning.eviction``).
+4. Is there room? Else what has outlived its need makes room (``monitor.learning.eviction``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from monitor.core.bank_entry import Entry, is_sound, keep_only, kept, size_in_bytes
 from monitor.core.inspector import Inspection, Inspector
 from monitor.core.memory_bank import MemoryBank
-from monitor.learning.eviction import Policy, least_needed
+from monitor.learning.eviction import Policy, outlived
 from monitor.learning.gate import Defect, Gate, Hidden, Missed
 from monitor.learning.keeper import free_slot
 
@@ -99,7 +99,7 @@ class Admission:
         inspector: Inspector,
         budget: int,
         usual: float,
-        policy: Policy = least_needed,
+        policy: Policy = outlived,
     ) -> None:
         self._inspector = inspector
         self._budget = budget

@@ -16,7 +16,7 @@ from monitor.core.inspector import Inspection, Inspector
 from monitor.core.memory_bank import MemoryBank
 from monitor.core.preprocessing import prepare
 from monitor.learning.admission import Admission, Admitted, Explained, Unfit
-from monitor.learning.eviction import least_needed, oldest
+from monitor.learning.eviction import least_needed, oldest, outlived
 from monitor.learning.gate import ALIKE, Defect, Gate, Hidden, Missed
 from monitor.learning.patches import picture_of
 from tests.unit.small_model import Parts
@@ -244,3 +244,17 @@ def test_the_least_needed_entry_is_the_one_that_others_resemble(inspector: Inspe
     bank.put(pinned + 2, (whole * np.float16(-1)).astype(np.float16))
     assert least_needed(bank, [pinned, pinned + 1, pinned + 2]) == pinned + 1
     assert oldest(bank, [pinned + 2, pinned + 1, pinned]) == pinned
+
+
+def test_of_two_that_are_needed_alike_the_older_goes_and_an_old_one_stays_while_it_is_needed(
+    inspector: Inspector, odd: Frame
+) -> None:
+    bank, pinned = inspector.new_bank(), len(inspector.seed)
+    whole = inspector.remember(odd[None])[0]
+    bank.put(pinned + 2, (whole * np.float16(-1)).astype(np.float16))
+    bank.put(pinned + 1, inspector.seed[0])
+    bank.put(pinned, inspector.seed[0])
+    learned = [pinned, pinned + 1, pinned + 2]
+    assert outlived(bank, learned) == pinned + 1
+    with bank.without(pinned + 1):
+        assert outlived(bank, [pinned, pinned + 2]) == pinned
