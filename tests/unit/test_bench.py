@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deploy.bench import __main__ as command
 from deploy.bench import drift, eviction, poison, size
 from deploy.bench.drift import run_drift
-from deploy.bench.eviction import run_eviction
+from deploy.bench.eviction import policies, run_eviction, streams
 from deploy.bench.learning import Figures, mean, rate
 from deploy.bench.poison import run_poison
 from deploy.bench.size import run_size
@@ -67,7 +67,7 @@ def test_every_policy_keeps_to_its_budget(inspector: Inspector) -> None:
     figures, picture = run_eviction(inspector, 32, 5, ignore)
     assert looks_fine(picture)
     runs = [found for found in figures.values() if isinstance(found, dict)]
-    assert len(runs) == 6
+    assert len(runs) == len(streams(5)) * len(policies())
     assert all(found["bytes"] <= 50_000 for found in runs)
 
 
