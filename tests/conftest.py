@@ -183,9 +183,9 @@ def database_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model of the simulated line at 64x64, for tests of whole programs. Change it only as a copy."""
-    from tests.faults.line import train_bundle  # noqa: PLC0415 - see above
+    from deploy.local.quick import train_quickly  # noqa: PLC0415 - see above
 
-    return train_bundle(tmp_path_factory.mktemp("trained"))
+    return train_quickly(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture

@@ -25,10 +25,12 @@ class Program:
         name: names its log file.
         arguments: of ``paedid-monitor``.
         directory: where its log goes.
+        module: what Python runs: a module that takes these arguments.
     """
 
-    def __init__(self, name: str, arguments: list[str], directory: Path) -> None:
+    def __init__(self, name: str, arguments: list[str], directory: Path, module: str = "monitor") -> None:
         self.name = name
+        self._module = module
         self.log_file = directory / f"{name}.log"
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,7 +54,7 @@ class Program:
         # Without settings meant for other programs: a plant's database must not get the demo's frames.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         environment |= {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-m", "monitor", *self._arguments]
+        command = [sys.executable, "-m", self._module, *self._arguments]
         # Asked to end rather than killed: what the worker has in hand, it still stores.
         self._process = launch(command, self.log_file, on_parent_death=signal.SIGTERM, environment=environment)
         return self

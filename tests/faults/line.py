@@ -23,42 +23,15 @@ from kafka.consumer.fetcher import ConsumerRecord
 from numpy.typing import NDArray
 from sqlalchemy import create_engine, text
 
-from deploy.local.parts import write_normals
 from deploy.local.programs import Program
-from deploy.simulation import LineSettings, SimulatedLine
+from deploy.local.quick import LINE
+from deploy.simulation import SimulatedLine
 from monitor.adapters import migrations
 from monitor.adapters.kafka import ensure_topics
 from monitor.settings import KafkaSettings, Settings
 from schemas.messages import FrameEvent, new_frame_id
-from trainer.build import BuildSettings, build
-from trainer.calibrate import CalibrationSettings
-from trainer.segmenting import SegmenterSettings
-from trainer.training import TrainingSettings
 
-SIZE = 64
-LINE = SimulatedLine(LineSettings(size=SIZE, seed=3))
 STAMPED = SimulatedLine(replace(LINE.settings, novelty_from=0, novelty_rate=1.0))
-# A small network, trained for seconds: enough to tell good parts from stamped ones.
-QUICK_TRAINING = TrainingSettings(widths=(16, 32), steps=200, learning_rate=2e-2, corrupted=0.2, segmenter=(8, 16))
-QUICK_SEGMENTER = SegmenterSettings(steps=100, batch=8, piece=32, learning_rate=1e-2)
-QUICK_CALIBRATION = CalibrationSettings(trials=1, smoothings=(0.9,), defects=32, false_reject_rate=0.02)
-QUICK_BUILD = BuildSettings(
-    size=str(SIZE), training=QUICK_TRAINING, segmenter=QUICK_SEGMENTER, calibration=QUICK_CALIBRATION
-)
-
-
-class Quiet:
-    """A reporter that reports nothing."""
-
-    def stage(self, name: str, done: int, total: int, note: str = "") -> None:
-        pass
-
-
-def train_bundle(folder: Path) -> Path:
-    """Train a small bundle on the simulated line and return its folder."""
-    write_normals(LINE, folder / "normals", 48)
-    build(folder / "normals", folder / "bundle", QUICK_BUILD, Quiet())
-    return folder / "bundle"
 
 
 def png(image: NDArray[np.uint8]) -> bytes:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from tests.faults.line import LINE, SIZE, MakeLine, Message, good_png, png, wait_until
+from deploy.local.quick import SIZE
+from tests.faults.line import LINE, MakeLine, Message, good_png, png, wait_until
 
 MAX_BYTES = 100_000
 

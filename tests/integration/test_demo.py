@@ -32,7 +32,7 @@ import functools, shutil, sys
 from deploy.local import demo, show, story
 from deploy.local.__main__ import app
 from schemas.commands import run_app
-from tests.faults.line import QUICK_BUILD, SIZE
+from deploy.local.quick import QUICK_BUILD, SIZE
 
 build, trained = demo.build, sys.argv.pop(1)
 story.SIMULATED_NORMALS = 48
