@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 RUN := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
 
-.PHONY: help install demo bench test lint format clean
+.PHONY: help install demo bench chaos test lint format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make install  set up .venv with the programs and the embedded servers"
 	@echo "make demo     train on a simulated line, stream it, inspect it, teach it (Ctrl-C ends it)"
 	@echo "make bench    measure how the bank learns: make bench ARGS='drift --bundle demo/bundle --out out'"
+	@echo "make chaos    kill everything, again and again, and count: make chaos ARGS='--database postgresql'"
 	@echo "make test     install what the tests need, then lint, type-check and test"
 	@echo "make lint     ruff and mypy --strict"
 	@echo "make format   let ruff format the code"
@@ -34,6 +35,9 @@ demo: $(VENV)/.local
 bench: $(VENV)/.local
 	$(RUN) -m deploy.bench $(ARGS)
 
+chaos: $(VENV)/.dev
+	$(RUN) -m deploy.chaos $(ARGS)
+
 # A file at a time on each core: the tests of one file share what takes long to make.
 test: $(VENV)/.dev
 	$(MAKE) --no-print-directory lint
@@ -49,4 +53,4 @@ format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) demo chaos .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,130 @@
+"""The command ``python -m deploy.chaos``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+# Three programs and four servers share the machine; to be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from sqlalchemy import create_engine
+
+from deploy.chaos.databases import PostgresServer, SqliteFile, StormyDatabase
+from deploy.chaos.feed import Feed
+from deploy.chaos.plan import Plan
+from deploy.chaos.reviewer import Reviewer
+from deploy.chaos.storm import Storm
+from deploy.chaos.world import World
+from deploy.local.quick import train_quickly
+from monitor.adapters.artifacts import load_bundle
+from monitor.adapters.database import connect
+from monitor.adapters.review_desk import ReviewDesk
+from monitor.logs import configure_logging
+from monitor.settings import LogSettings
+from schemas.commands import run_app
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class Database(StrEnum):
+    """Which database."""
+
+    SQLITE = "sqlite"
+    POSTGRESQL = "postgresql"
+
+
+@app.command()
+def chaos(
+    kills: Annotated[int, typer.Option(min=1, help="Programs killed; servers come on top, one for five.")] = 40,
+    frames: Annotated[int, typer.Option(min=1, help="Frames sent at least.")] = 3000,
+    rate: Annotated[float, typer.Option(min=0.1, help="Frames a second.")] = 20.0,
+    seed: Annotated[int, typer.Option(help="Of who dies when.")] = 0,
+    database: Annotated[Database, typer.Option(help="Which database is used and struck.")] = Database.SQLITE,
+    bundle: Annotated[Path | None, typer.Option(help="A model of 64x64; default: one is trained, in seconds.")] = None,
+    out: Annotated[Path, typer.Option(help="Where databases, banks, images and logs go.")] = Path("chaos"),
+) -> None:
+    """Kill workers, learner, broker, bank and database, at random and at every commit point; count what is left.
+
+    Prints one line of JSON. Exit code 1: a frame is missing or there twice, or a bank is not what it should be.
+    """
+    configure_logging(LogSettings(level="warning"))
+    out.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix="run-", dir=out)).resolve()
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"Everything goes into {directory}")
+    trained = bundle or train_quickly(directory)
+    load_bundle(trained)  # a wrong bundle is told before anything starts
+    started = time.monotonic()
+    figures = _run(directory, trained, database, Plan(kills, seed), frames, rate, console)
+    figures |= {"seconds": round(time.monotonic() - started), "seed": seed, "database": database.value}
+    typer.echo(json.dumps(figures))
+    if not sound(figures):
+        raise typer.Exit(1)
+
+
+def sound(figures: dict[str, object]) -> bool:
+    """Return whether everything is accounted for."""
+    nothing = ("missing", "duplicates", "wrong", "crashes")
+    return figures["bank_consistent"] is True and not any(figures[key] for key in nothing)
+
+
+def _run(
+    directory: Path, bundle: Path, database: Database, plan: Plan, frames: int, rate: float, console: Console
+) -> dict[str, object]:
+    place: StormyDatabase = SqliteFile(directory) if database is Database.SQLITE else PostgresServer()
+    with World(directory, bundle, place) as world:
+        feed = Feed(world.settings.kafka, rate)
+        desk = connect(world.settings.database)
+        engine = create_engine(world.database.url, pool_pre_ping=True)
+        storm = Storm(world, plan, feed, Reviewer(ReviewDesk(desk), feed.kinds), engine)
+        try:
+            with Progress(console=console) as progress:
+                task = progress.add_task("kills", total=plan.total)
+                storm.rage(frames, lambda done: progress.update(task, completed=done))
+                progress.update(task, description="calm", completed=plan.total)
+                storm.calm()
+            return _figures(storm, feed, console)
+        finally:
+            storm.stop()
+            feed.close()
+            engine.dispose()
+            desk.dispose()
+
+
+def _figures(storm: Storm, feed: Feed, console: Console) -> dict[str, object]:
+    ends, toll, problems = storm.ends, storm.toll, storm.bank_problems()
+    missing = (set(feed.kinds) - ends.frames) | toll.lost
+    for problem in [*problems, *(f"frame {frame_id}: missing" for frame_id in sorted(missing))]:
+        console.print(problem)
+    return {
+        "sent": len(feed.frame_ids),
+        "stored": ends.count("normal", "defect"),
+        "dead_lettered": ends.count("dead letter"),
+        "uninspected": ends.count("uninspected"),
+        "duplicates": ends.duplicates,
+        "missing": len(missing),
+        "wrong": ends.wrong(feed.kinds),
+        "kills": toll.kills.total(),
+        "outages": toll.outages,
+        "bank_consistent": not problems,
+        "crashes": toll.crashes,
+        "forgotten_by_broker": feed.resent,
+        "zombies": toll.zombies,
+        "starts_without_server": toll.given_up,
+        "kills_at": dict(sorted(toll.kills.items())),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(run_app(app))
