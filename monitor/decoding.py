@@ -1,4 +1,4 @@
-"""From a message to pixels; whatever cannot become pixels gets the precise reason for its dead letter."""
+"""From bytes to pixels; whatever cannot become pixels gets the precise reason for its dead letter."""
 
 from __future__ import annotations
 
@@ -7,42 +7,26 @@ from numpy.typing import NDArray
 
 from monitor.core.preprocessing import decode_pixels
 from monitor.image_header import read_image_header
-from monitor.ports import RawRecord
 from monitor.settings import LimitSettings
 from schemas.errors import InvalidFrameError, Reason
-from schemas.messages import FrameEvent
-
-
-def decode_frame(
-    record: RawRecord, limits: LimitSettings, source_size: tuple[int, int] | None, channels: int
-) -> tuple[FrameEvent, NDArray[np.uint8]]:
-    """Read a frame's metadata and decode its image.
-
-    Args:
-        record: a message of the frames topic.
-        limits: the largest image in bytes and in pixels.
-        source_size: the (height, width) that the image must have; None: any.
-        channels: 1 for grey, 3 for blue, green, red.
-
-    Returns:
-        The metadata and the image, (H, W) or (H, W, 3), 0 to 255.
-
-    Raises:
-        InvalidFrameError: this message can never be inspected.
-    """
-    if not record.value:
-        raise InvalidFrameError(Reason.EMPTY, "the message has no value, so no image")
-    event = FrameEvent.from_record(record.key, record.headers)
-    return event, decode_image(record.value, limits, source_size, channels)
 
 
 def decode_image(
     data: bytes, limits: LimitSettings, source_size: tuple[int, int] | None, channels: int
 ) -> NDArray[np.uint8]:
-    """Decode one PNG, JPEG, BMP, TIFF or WebP image; arguments and result as of :func:`decode_frame`.
+    """Decode one PNG, JPEG, BMP, TIFF or WebP image.
 
     The pixels are those the camera sent: an orientation tag does not turn them, transparency is dropped, and 16 bits
     become 8 over the full range (65535 becomes 255).
+
+    Args:
+        data: the encoded image.
+        limits: the largest image in bytes and in pixels.
+        source_size: the (height, width) that the image must have; None: any.
+        channels: 1 for grey, 3 for blue, green, red.
+
+    Returns:
+        The image, (H, W) or (H, W, 3), 0 to 255.
 
     Raises:
         InvalidFrameError: the bytes are not such an image, or it is beyond the limits or of another size.

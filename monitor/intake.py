@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from monitor.core.inspector import Inspector
 from monitor.core.view import Placement
-from monitor.decoding import decode_frame
+from monitor.decoding import decode_image
 from monitor.metrics import STAGE_SECONDS
-from monitor.ports import DeadLetter, LogPosition, RawRecord
-from monitor.settings import LimitSettings
-from schemas.errors import InvalidFrameError, UnregistrableError
+from monitor.ports import Clock, DeadLetter, LogPosition, RawRecord
+from monitor.settings import CameraSettings, LimitSettings
+from schemas.errors import InvalidFrameError, Reason, UnregistrableError
 from schemas.messages import FrameEvent
 
 log = structlog.get_logger()
@@ -55,30 +55,83 @@ class FailedFrame:
     reason: str = INSPECTION_FAILED
 
 
-def take_in(record: RawRecord, inspector: Inspector, limits: LimitSettings) -> DecodedFrame | FailedFrame | DeadLetter:
-    """Decode a record and prepare it for the network. Never raises; runs in the decode threads.
+class Door:
+    """Decides, by its headers alone, whether a record may be decoded. Used by one thread, in the order of the log.
+
+    Args:
+        limits: how far ahead a capture time may be.
+        cameras: which cameras there are, or how many there may be.
+        clock: what capture times are held against.
+    """
+
+    def __init__(self, limits: LimitSettings, cameras: CameraSettings, clock: Clock) -> None:
+        self._ahead = timedelta(seconds=limits.max_clock_ahead_s)
+        self._named = frozenset(cameras.known)
+        self._most = cameras.most
+        self._clock = clock
+        self._met: set[str] = set()
+
+    def admit(self, record: RawRecord) -> FrameEvent | DeadLetter:
+        """Return what a record says of its frame, or why it can never be inspected."""
+        try:
+            event = _read(record)
+            self._require_in_time(event)
+            self._require_known(event.camera)
+        except InvalidFrameError as error:
+            return DeadLetter(record, error.reason, error.detail)
+        return event
+
+    def _require_in_time(self, event: FrameEvent) -> None:
+        ahead = event.captured_at - self._clock.now()
+        if ahead > self._ahead:
+            detail = (
+                f"captured {ahead.total_seconds():.0f} s ahead of the worker's clock, limits.max_clock_ahead_s is "
+                f"{self._ahead.total_seconds():g}: set both clocks by NTP, or raise the limit"
+            )
+            raise InvalidFrameError(Reason.CLOCK_AHEAD, detail)
+
+    def _require_known(self, camera: str) -> None:
+        if camera in (self._named or self._met):
+            return
+        if self._named:
+            detail = f"cameras.known does not name camera {camera!r}: add it there, or stop whoever sends as it"
+            raise InvalidFrameError(Reason.UNKNOWN_CAMERA, detail)
+        if len(self._met) >= self._most:
+            detail = (
+                f"camera {camera!r} is one more than cameras.most, which is {self._most}: raise it, or name the "
+                "cameras there are in cameras.known"
+            )
+            raise InvalidFrameError(Reason.UNKNOWN_CAMERA, detail)
+        self._met.add(camera)
+
+
+def _read(record: RawRecord) -> FrameEvent:
+    if not record.value:
+        raise InvalidFrameError(Reason.EMPTY, "the message has no value, so no image")
+    return FrameEvent.from_record(record.key, record.headers)
+
+
+def take_in(
+    record: RawRecord, admitted: FrameEvent | DeadLetter, inspector: Inspector, limits: LimitSettings
+) -> DecodedFrame | FailedFrame | DeadLetter:
+    """Decode an admitted record and prepare it for the network. Never raises; runs in the decode threads.
 
     The image is let go here: what waits for its batch is of the network's size, whatever the camera's.
     """
+    if isinstance(admitted, DeadLetter):
+        return admitted
     spec = inspector.manifest.architecture.input
     try:
         with STAGE_SECONDS.labels(stage="decode").time():
-            event, image = decode_frame(record, limits, spec.source_size, spec.channels)
+            image = decode_image(record.value or b"", limits, spec.source_size, spec.channels)
             prepared = inspector.prepare(image)
-            return DecodedFrame(record.position, event, prepared.pixels, prepared.placement)
+            return DecodedFrame(record.position, admitted, prepared.pixels, prepared.placement)
     except InvalidFrameError as error:
         return DeadLetter(record, error.reason, error.detail)
     except UnregistrableError as error:
-        log.warning("A part does not lie where it should; storing as uninspected", frame=event.frame_id,
-                    camera=event.camera, problem=str(error))  # fmt: skip
-        return FailedFrame(record.position, event, UNREGISTERED)
+        log.warning("A part does not lie where it should; storing as uninspected", frame=admitted.frame_id,
+                    camera=admitted.camera, problem=str(error))  # fmt: skip
+        return FailedFrame(record.position, admitted, UNREGISTERED)
     except Exception:
         log.exception("Decoding failed by a fault of ours; the frame will be stored as uninspected", at=record.position)
-        return _without_image(record)
-
-
-def _without_image(record: RawRecord) -> FailedFrame | DeadLetter:
-    try:
-        return FailedFrame(record.position, FrameEvent.from_record(record.key, record.headers))
-    except InvalidFrameError as error:
-        return DeadLetter(record, error.reason, error.detail)
+        return FailedFrame(record.position, admitted)

@@ -30,7 +30,7 @@ from monitor.batching import Batcher
 from monitor.core.inspector import Inspector
 from monitor.drift_monitor import DriftMonitor
 from monitor.inspecting import BatchInspector
-from monitor.intake import DecodedFrame, FailedFrame, take_in
+from monitor.intake import DecodedFrame, Door, FailedFrame, take_in
 from monitor.metrics import LAG, STAGE_SECONDS
 from monitor.ports import Clock, DeadLetter, FrameSource, LogPosition, RawRecord, Recorded
 from monitor.settings import Settings
@@ -71,7 +71,7 @@ class Pipeline:
         banks: the cameras' memory banks.
         drift: told of every inspection.
         recorder: the writer thread; `run` closes it when it ends.
-        settings: batch sizes, decode threads and limits on frames.
+        settings: batch sizes, decode threads, limits on frames and cameras.
         clock: for ages, deadlines and grace periods.
         stop_grace: seconds a stopping worker waits for a store that is away.
     """
@@ -93,6 +93,7 @@ class Pipeline:
         self._batch_inspector = BatchInspector(inspector, banks, drift, clock, settings.cameras)
         self._recorder = recorder
         self._limits = settings.limits
+        self._door = Door(settings.limits, settings.cameras, clock)
         self._clock = clock
         self._stop_grace = stop_grace
         self._decoders = ThreadPoolExecutor(settings.batch.decode_threads, thread_name_prefix="decode")
@@ -132,7 +133,8 @@ class Pipeline:
         if room == 0:
             return
         for record in self._source.poll(timeout, room):
-            decoded = self._decoders.submit(take_in, record, self._inspector, self._limits)
+            admitted = self._door.admit(record)
+            decoded = self._decoders.submit(take_in, record, admitted, self._inspector, self._limits)
             self._received.add(_Received(record, decoded), size=len(record.value or b""))
 
     def _poll_timeout(self) -> float:

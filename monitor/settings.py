@@ -72,6 +72,17 @@ def _by_camera(value: object) -> object:
     return {str(camera): pitch for camera, pitch in value.items()} if isinstance(value, dict) else value
 
 
+def _names(value: object) -> object:
+    """Read a list from an environment variable's text, nothing as no names; a camera that is called 1 is no number."""
+    if isinstance(value, str):
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            msg = "not a list such as [line-1, line-2]"
+            raise ValueError(msg) from error
+    return [str(camera) for camera in value or ()] if value is None or isinstance(value, list | tuple) else value
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -163,10 +174,18 @@ class LimitSettings(_Section):
     """Larger messages go to the dead letters."""
     max_frame_pixels: Annotated[int, Field(ge=1024, le=10**9)] = 64_000_000
     """Images of more pixels go to the dead letters, undecoded."""
+    max_clock_ahead_s: Seconds = 3600.0
+    """Frames captured further in the future go to the dead letters: a clock is wrong, the camera's or the worker's."""
 
 
 class CameraSettings(_Section):
-    """How large things are that the cameras see: with it, defects are also measured in millimetres."""
+    """Which cameras there are, and how large things are that they see: with it, defects are measured in mm as well."""
+
+    known: Annotated[tuple[Identifier, ...], BeforeValidator(_names), Field(max_length=10_000)] = ()
+    """Their names, [line-1, line-2]: frames of any other camera go to the dead letters. Empty: any may come."""
+    most: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """While known is empty: a worker takes so many cameras, the first it hears of, and keeps a bank for each. Frames of
+    a further one go to the dead letters."""
 
     pixel_pitch_um: Pitch | None = None
     """What a pixel covers of the part (not of the sensor), in micrometres: field of view / pixels. For all cameras."""

@@ -45,6 +45,6 @@ def _as_yaml(value: object) -> str:
         value = str(value)
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
-    if isinstance(value, dict):
+    if isinstance(value, dict | tuple):
         return yaml.safe_dump(value, default_flow_style=True, width=math.inf).strip()
     return yaml.safe_dump(value).removesuffix("...\n").strip()

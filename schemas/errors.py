@@ -73,6 +73,8 @@ class Reason(StrEnum):
 
     MISSING_HEADERS = "missing_headers"
     INVALID_HEADERS = "invalid_headers"
+    CLOCK_AHEAD = "clock_ahead"
+    UNKNOWN_CAMERA = "unknown_camera"
     EMPTY = "empty"
     TOO_LARGE = "too_large"
     TOO_MANY_PIXELS = "too_many_pixels"

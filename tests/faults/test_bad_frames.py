@@ -5,10 +5,14 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import cv2
 import numpy as np
+import redis
+import yaml
 
+from deploy.local.programs import Program
 from deploy.local.quick import SIZE
 from tests.faults.line import LINE, MakeLine, Message, good_png, png, wait_until
 
@@ -57,6 +61,7 @@ def bad_frames() -> list[Bad]:
         Bad("no headers", Message(b"press-1", good_png(2), ()), "missing_headers"),
         Bad("no key", Message(None, good, headers), "missing_headers"),
         Bad("a time that is none", Message(b"press-1", good_png(3), late), "invalid_headers"),
+        Bad("from tomorrow", Message.of(good, captured_at=datetime.now(UTC) + timedelta(days=1)), "clock_ahead"),
         Bad("another event", Message(b"press-1", good_png(4), other), "invalid_headers"),
         Bad("a key that is no text", Message(b"\xff\xfe", good, headers), "invalid_headers"),
     ]
@@ -101,6 +106,33 @@ def test_bad_frames_become_dead_letters_and_the_stream_goes_on(make_line: MakeLi
         assert (row.reason, row.size_bytes) == (each.reason, len(sent.value or b"")), each.name
         assert told["dead_id"].decode() == f"{row.topic_id}/{place['partition']}/{place['offset']}"
     assert b"Traceback" not in worker.log_file.read_bytes()
+
+
+def test_a_camera_too_many_becomes_dead_letters_until_the_settings_name_it(
+    make_line: MakeLine, sqlite_url: str, redis_url: str
+) -> None:
+    line = make_line(sqlite_url, cameras={"most": 1})
+
+    def end_of(camera: str, worker: Program) -> str:
+        """Send one frame of a camera; return its verdict, or the reason of its dead letter."""
+        message = Message.of(good_png(1), camera)
+        settled = line.settled() + line.send([message])
+        wait_until(lambda: line.settled() == settled, programs=[worker])
+        reasons = line.query("SELECT reason FROM dead_letters WHERE frame_id = :id", id=message.frame_id)
+        return line.verdict(message.frame_id) or str(reasons[0][0])
+
+    with line.program("counting", "run") as worker:
+        ends = [end_of(camera, worker) for camera in ("press-1", "press-2", "press-3", "press-1")]
+    assert ends == ["normal", "unknown_camera", "unknown_camera", "normal"]
+    # Nothing was made for those that may not come in.
+    with redis.Redis.from_url(redis_url) as client:
+        assert {key.split(b":")[2] for key in client.scan_iter("paedid:bank:*")} == {b"{press-1"}
+
+    named = yaml.safe_load(line.config.read_text()) | {"cameras": {"known": ["press-2", "press-3"], "most": 1}}
+    line.config.write_text(yaml.safe_dump(named))
+    with line.program("naming", "run") as worker:
+        ends = [end_of(camera, worker) for camera in ("press-2", "press-3", "press-1")]
+    assert ends == ["normal", "normal", "unknown_camera"]
 
 
 def as_arrived(message: Message) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]:

@@ -26,7 +26,8 @@ def test_the_environment_gives_the_pitch_by_camera_as_yaml_or_json() -> None:
 
 def test_the_settings_that_are_printed_can_be_read_again(tmp_path: Path) -> None:
     pitches = {f"line-{number}": number + 0.5 for number in range(30)}  # longer than a line of YAML usually is
-    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"cameras": {"pixel_pitch_um": 9, "pixel_pitch_um_of": pitches}}))
+    cameras = {"pixel_pitch_um": 9, "pixel_pitch_um_of": pitches, "known": list(pitches)}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"cameras": cameras}))
     settings = load_settings(tmp_path / "a.yaml", environment={})
     (tmp_path / "b.yaml").write_text("\n".join(explain_settings(settings)))
     assert load_settings(tmp_path / "b.yaml", environment={}).cameras == settings.cameras

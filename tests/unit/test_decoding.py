@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from datetime import UTC, datetime
 
 import cv2
 import numpy as np
@@ -11,15 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from monitor.decoding import decode_frame, decode_image
+from monitor.decoding import decode_image
 from monitor.image_header import read_image_header
-from monitor.ports import LogPosition, RawRecord
 from monitor.settings import LimitSettings
 from schemas.errors import InvalidFrameError, Reason
-from schemas.messages import FrameEvent
 
 LIMITS = LimitSettings(max_frame_bytes=200_000, max_frame_pixels=100_000)
-EVENT = FrameEvent(frame_id="f1", camera="cam-1", captured_at=datetime(2026, 1, 2, tzinfo=UTC), part_serial="S1")
 FORMATS = {".png": "image/png", ".jpg": "image/jpeg", ".bmp": "image/bmp", ".tiff": "image/tiff", ".webp": "image/webp"}
 
 
@@ -32,10 +28,6 @@ def encode(image: NDArray[np.integer | np.floating], extension: str = ".png") ->
     return bytes(cv2.imencode(extension, image)[1])
 
 
-def record(value: bytes | None) -> RawRecord:
-    return RawRecord(LogPosition("frames", "id", 0, 0), b"cam-1", tuple(EVENT.to_headers()), value)
-
-
 def reason_of(data: bytes, size: tuple[int, int] | None = None, channels: int = 3) -> Reason:
     with pytest.raises(InvalidFrameError) as caught:
         decode_image(data, LIMITS, size, channels)
@@ -45,8 +37,7 @@ def reason_of(data: bytes, size: tuple[int, int] | None = None, channels: int = 
 @pytest.mark.parametrize("extension", FORMATS)
 def test_every_format_gives_the_pixels_that_were_encoded(extension: str) -> None:
     data = encode(picture(), extension)
-    event, image = decode_frame(record(data), LIMITS, (40, 60), 3)
-    assert event == EVENT
+    image = decode_image(data, LIMITS, (40, 60), 3)
     assert image.dtype == np.uint8
     tolerance = 12 if extension == ".jpg" else 0
     assert np.abs(image.astype(int) - picture()).max() <= tolerance
@@ -85,18 +76,8 @@ def test_an_orientation_tag_does_not_turn_the_picture() -> None:
     assert decode_image(tagged, LIMITS, (40, 60), 3).shape == (40, 60, 3)
 
 
-@pytest.mark.parametrize("value", [None, b""])
-def test_a_message_without_a_value_is_empty(value: bytes | None) -> None:
-    with pytest.raises(InvalidFrameError) as caught:
-        decode_frame(record(value), LIMITS, None, 3)
-    assert caught.value.reason is Reason.EMPTY
-
-
-def test_a_message_without_headers_says_so_whatever_it_holds() -> None:
-    bare = RawRecord(LogPosition("frames", "id", 0, 0), b"cam-1", (), encode(picture()))
-    with pytest.raises(InvalidFrameError) as caught:
-        decode_frame(bare, LIMITS, None, 3)
-    assert caught.value.reason is Reason.MISSING_HEADERS
+def test_no_bytes_are_empty() -> None:
+    assert reason_of(b"") is Reason.EMPTY
 
 
 def test_bytes_over_the_limit_are_not_even_looked_at() -> None:
