@@ -19,7 +19,8 @@ from monitor.core.memory_bank import MemoryBank
 from monitor.core.regions import Regions, measure_regions
 from monitor.core.view import Placement
 from monitor.drift_monitor import DriftMonitor
-from monitor.intake import INSPECTION_FAILED, PAST_DEADLINE, DecodedFrame, FailedFrame
+from monitor.intake import INSPECTION_FAILED, DecodedFrame, FailedFrame
+from monitor.overload import Overload, Pace
 from monitor.ports import Clock, DriftReport, InspectionRecord, LogPosition
 from monitor.settings import CameraSettings
 from schemas.messages import Verdict
@@ -35,7 +36,7 @@ class BatchInspector:
         banks: the cameras' memory banks.
         drift: told of every inspection.
         clock: for deadlines and the time of inspection.
-        cameras: how large a pixel is, for the measures.
+        cameras: how large a pixel is, for the measures, and what to do when too much comes.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class BatchInspector:
         self._reports: list[DriftReport] = []
         self._clock = clock
         self._cameras = cameras
+        self._overload = Overload(cameras, clock)
+        self._pace = Pace()
         # Found out the hard way: halved whenever the device's memory did not hold that many frames.
         self._most_at_once = sys.maxsize
 
@@ -56,14 +59,14 @@ class BatchInspector:
         Raises:
             BankMismatchError: the online bank does not fit the model.
         """
-        now = self._clock.now()
+        started = self._clock.monotonic()
         records: dict[LogPosition, InspectionRecord] = {}
         of_camera: dict[str, list[DecodedFrame]] = defaultdict(list)
         for frame in frames:
             if isinstance(frame, FailedFrame):
                 records[frame.position] = self._uninspected(frame, frame.reason)
-            elif frame.is_past_deadline(now):
-                records[frame.position] = self._uninspected(frame, PAST_DEADLINE)
+            elif reason := self._overload.why_not(frame.event, 0, self._pace):
+                records[frame.position] = self._uninspected(frame, reason)
             else:
                 of_camera[frame.event.camera].append(frame)
         for camera, group in of_camera.items():
@@ -74,6 +77,10 @@ class BatchInspector:
             report = self._drift.follow(camera, [each for each in inspections if each is not None], bank.version)
             if report is not None:
                 self._reports.append(report)
+        if of_camera:
+            self._pace.observe(self._clock.monotonic() - started)
+        elif any(isinstance(frame, DecodedFrame) for frame in frames):
+            self._pace.forget()
         return [records[frame.position] for frame in frames]
 
     def take_drift(self) -> tuple[DriftReport, ...]:

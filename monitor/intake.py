@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import numpy as np
@@ -14,6 +14,7 @@ from monitor.core.inspector import Inspector
 from monitor.core.view import Placement
 from monitor.decoding import decode_image
 from monitor.metrics import STAGE_SECONDS
+from monitor.overload import Overload, Pace
 from monitor.ports import Clock, DeadLetter, LogPosition, RawRecord
 from monitor.settings import CameraSettings, LimitSettings
 from schemas.errors import InvalidFrameError, Reason, UnregistrableError
@@ -21,8 +22,7 @@ from schemas.messages import FrameEvent
 
 log = structlog.get_logger()
 
-# Why a frame was stored as uninspected. Stable: dashboards and the review page select on them.
-PAST_DEADLINE: Final = "deadline"
+# Why a frame was stored as uninspected, beside the reasons of monitor.overload. Stable: dashboards select on them.
 INSPECTION_FAILED: Final = "inspection_failed"
 UNREGISTERED: Final = "unregistered"
 
@@ -36,18 +36,13 @@ class DecodedFrame:
     pixels: NDArray[np.float32]
     placement: Placement
 
-    def is_past_deadline(self, now: datetime) -> bool:
-        """Return whether the line has stopped waiting for this frame's verdict."""
-        if self.event.deadline_ms is None:
-            return False
-        return now - self.event.captured_at > timedelta(milliseconds=self.event.deadline_ms)
-
 
 @dataclass(frozen=True, slots=True)
 class FailedFrame:
     """A frame without pixels for the device: to be stored as uninspected.
 
-    Its image may be fine: its decoding met a fault of ours, or its part does not lie where the view expects it.
+    Its image may be fine: there is no time for it, its decoding met a fault of ours, or its part does not lie where
+    the view expects it.
     """
 
     position: LogPosition
@@ -56,30 +51,34 @@ class FailedFrame:
 
 
 class Door:
-    """Decides, by its headers alone, whether a record may be decoded. Used by one thread, in the order of the log.
+    """Decides, by its headers alone, whether a record is to be decoded. Used by one thread, in the order of the log.
 
     Args:
         limits: how far ahead a capture time may be.
-        cameras: which cameras there are, or how many there may be.
+        cameras: which cameras there are, or how many there may be, and what to do when too much comes.
         clock: what capture times are held against.
+        pace: how long it takes from here to a verdict.
     """
 
-    def __init__(self, limits: LimitSettings, cameras: CameraSettings, clock: Clock) -> None:
+    def __init__(self, limits: LimitSettings, cameras: CameraSettings, clock: Clock, pace: Pace) -> None:
+        self._overload = Overload(cameras, clock)
+        self._pace = pace
         self._ahead = timedelta(seconds=limits.max_clock_ahead_s)
         self._named = frozenset(cameras.known)
         self._most = cameras.most
         self._clock = clock
         self._met: set[str] = set()
 
-    def admit(self, record: RawRecord) -> FrameEvent | DeadLetter:
-        """Return what a record says of its frame, or why it can never be inspected."""
+    def admit(self, record: RawRecord) -> FrameEvent | FailedFrame | DeadLetter:
+        """Return what a record says of its frame, or why it is not inspected now, or never can be."""
         try:
             event = _read(record)
             self._require_in_time(event)
             self._require_known(event.camera)
         except InvalidFrameError as error:
             return DeadLetter(record, error.reason, error.detail)
-        return event
+        reason = self._overload.why_not(event, record.newer, self._pace)
+        return event if reason is None else FailedFrame(record.position, event, reason)
 
     def _require_in_time(self, event: FrameEvent) -> None:
         ahead = event.captured_at - self._clock.now()
@@ -112,13 +111,13 @@ def _read(record: RawRecord) -> FrameEvent:
 
 
 def take_in(
-    record: RawRecord, admitted: FrameEvent | DeadLetter, inspector: Inspector, limits: LimitSettings
+    record: RawRecord, admitted: FrameEvent | FailedFrame | DeadLetter, inspector: Inspector, limits: LimitSettings
 ) -> DecodedFrame | FailedFrame | DeadLetter:
     """Decode an admitted record and prepare it for the network. Never raises; runs in the decode threads.
 
     The image is let go here: what waits for its batch is of the network's size, whatever the camera's.
     """
-    if isinstance(admitted, DeadLetter):
+    if not isinstance(admitted, FrameEvent):
         return admitted
     spec = inspector.manifest.architecture.input
     try:

@@ -11,6 +11,9 @@ _SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 # Frames the database has, by what became of them: normal, defect, uninspected, dead. Counted after the transaction.
 FRAMES = Counter("paedid_frames", "Frames stored, by outcome", ["outcome"])
 
+# Of these, the uninspected by reason: deadline, skipped, unregistered, inspection_failed.
+UNINSPECTED = Counter("paedid_uninspected_frames", "Frames stored without a verdict", ["reason", "camera"])
+
 # Of these, frames that had been stored before (Kafka delivered them again); nothing was stored twice.
 REPEATS = Counter("paedid_repeated_frames", "Redelivered frames recognised as stored")
 

@@ -5,9 +5,9 @@
 1. An offset is committed only after the transaction that holds its frame, and in the order of the log. So whatever is
    killed, and whenever: frames not stored are delivered again, and none is skipped.
 2. What is delivered again meets unique frame ids and places in the log: the database stores nothing twice.
-3. Nothing here drops a frame. What cannot be decoded becomes a dead letter; what cannot be inspected, or came too
-   late, is stored as uninspected, which is never 'normal'. What the database cannot take is kept and tried again while
-   the partitions are paused.
+3. Nothing here drops a frame. What cannot be decoded becomes a dead letter; what cannot be inspected, or not in time
+   (`monitor.overload`), is stored as uninspected, which is never 'normal'. What the database cannot take is kept and
+   tried again while the partitions are paused.
 4. When partitions go to another worker, frames in hand are finished all the same; should the other worker store them
    first, see 2. (To drop them would rest the guarantee on how a Kafka client rewinds the partitions that stay.)
 
@@ -32,10 +32,12 @@ from monitor.drift_monitor import DriftMonitor
 from monitor.inspecting import BatchInspector
 from monitor.intake import DecodedFrame, Door, FailedFrame, take_in
 from monitor.metrics import LAG, STAGE_SECONDS
-from monitor.ports import Clock, DeadLetter, FrameSource, LogPosition, RawRecord, Recorded
+from monitor.overload import PAST_DEADLINE, Pace
+from monitor.ports import Clock, DeadLetter, FrameSource, InspectionRecord, LogPosition, RawRecord, Recorded
 from monitor.settings import Settings
 from monitor.storing import FinishedBatch, Recorder
 from schemas.errors import PaedidError
+from schemas.messages import Verdict
 
 log = structlog.get_logger()
 
@@ -53,6 +55,7 @@ class _StoreAwayError(PaedidError):
 @dataclass(frozen=True, slots=True)
 class _Received:
     record: RawRecord
+    at: float
     decoded: Future[DecodedFrame | FailedFrame | DeadLetter]
 
 
@@ -93,7 +96,8 @@ class Pipeline:
         self._batch_inspector = BatchInspector(inspector, banks, drift, clock, settings.cameras)
         self._recorder = recorder
         self._limits = settings.limits
-        self._door = Door(settings.limits, settings.cameras, clock)
+        self._pace = Pace()
+        self._door = Door(settings.limits, settings.cameras, clock, self._pace)
         self._clock = clock
         self._stop_grace = stop_grace
         self._decoders = ThreadPoolExecutor(settings.batch.decode_threads, thread_name_prefix="decode")
@@ -135,7 +139,7 @@ class Pipeline:
         for record in self._source.poll(timeout, room):
             admitted = self._door.admit(record)
             decoded = self._decoders.submit(take_in, record, admitted, self._inspector, self._limits)
-            self._received.add(_Received(record, decoded), size=len(record.value or b""))
+            self._received.add(_Received(record, self._clock.monotonic(), decoded), size=len(record.value or b""))
 
     def _poll_timeout(self) -> float:
         """Return how long to wait for frames: no longer than those received may wait for more."""
@@ -154,8 +158,18 @@ class Pipeline:
         frames = [arrival for arrival in arrivals if not isinstance(arrival, DeadLetter)]
         with STAGE_SECONDS.labels(stage="inspect").time():
             inspections = tuple(self._batch_inspector.inspect(frames))
+        self._learn_pace(batch, inspections)
         images = {received.record.position: received.record.value or b"" for received in batch}
         return FinishedBatch(inspections, dead, images, self._batch_inspector.take_drift())
+
+    def _learn_pace(self, batch: Sequence[_Received], inspections: Sequence[InspectionRecord]) -> None:
+        """Learn how long a frame is on its way from the door to its verdict: the first of those that got one."""
+        with_verdict = {each.position for each in inspections if each.verdict is not Verdict.UNINSPECTED}
+        came = [received.at for received in batch if received.record.position in with_verdict]
+        if came:
+            self._pace.observe(self._clock.monotonic() - min(came))
+        elif any(each.reason == PAST_DEADLINE for each in inspections):
+            self._pace.forget()
 
     def _wait_for_store(self, stop: threading.Event) -> None:
         """Wait until the batch at the store is in the database, and commit it.

@@ -31,12 +31,13 @@ class LogPosition:
 
 @dataclass(frozen=True, slots=True)
 class RawRecord:
-    """A message as the broker gave it."""
+    """A message as the broker gave it. ``newer``: how many of its partition waited behind it then."""
 
     position: LogPosition
     key: bytes | None
     headers: Headers
     value: bytes | None
+    newer: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,9 @@ def _names(value: object) -> object:
     return [str(camera) for camera in value or ()] if value is None or isinstance(value, list | tuple) else value
 
 
+OverloadPolicy = Literal["wait", "skip-oldest", "deadline"]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -187,10 +190,23 @@ class CameraSettings(_Section):
     """While known is empty: a worker takes so many cameras, the first it hears of, and keeps a bank for each. Frames of
     a further one go to the dead letters."""
 
+    overload: OverloadPolicy = "deadline"
+    """Which frames are stored uninspected when more come than can be inspected. deadline: those that would get their
+    verdict later than their camera waits for it (its frames say how long, in ce_deadlinems; one that does not say,
+    waits). skip-oldest: those behind which most_waiting newer ones wait. wait: none, so they get later and later."""
+    overload_of: Annotated[dict[Identifier, OverloadPolicy], BeforeValidator(_by_camera)] = {}
+    """For cameras that differ, by name: {line-1: wait, line-2: skip-oldest}."""
+    most_waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 64
+    """For skip-oldest: so many newer frames may wait in the frame's partition of Kafka."""
+
     pixel_pitch_um: Pitch | None = None
     """What a pixel covers of the part (not of the sensor), in micrometres: field of view / pixels. For all cameras."""
     pixel_pitch_um_of: Annotated[dict[Identifier, Pitch], BeforeValidator(_by_camera)] = {}
     """For cameras that differ, by name: {line-1: 12.5, line-2: 40}."""
+
+    def overload_at(self, camera: str) -> OverloadPolicy:
+        """Return which of a camera's frames are let go under overload."""
+        return self.overload_of.get(camera, self.overload)
 
     def pitch_of(self, camera: str) -> float | None:
         """Return what a camera's pixel covers of the part, in micrometres, if anybody said so."""

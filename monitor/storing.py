@@ -15,7 +15,7 @@ import structlog
 from tenacity.wait import wait_base
 
 from monitor.errors import StoreUnavailableError
-from monitor.metrics import BATCH_FRAMES, FRAMES, LATENCY_SECONDS, OUTAGES, REPEATS, STAGE_SECONDS
+from monitor.metrics import BATCH_FRAMES, FRAMES, LATENCY_SECONDS, OUTAGES, REPEATS, STAGE_SECONDS, UNINSPECTED
 from monitor.patience import RETRY_WAIT, keep_trying
 from monitor.ports import (
     BatchOutcome,
@@ -178,4 +178,6 @@ class Recorder:
         FRAMES.labels(outcome="dead").inc(len(outcome.dead_letters))
         for record in outcome.inspections:
             FRAMES.labels(outcome=record.verdict.value).inc()
+            if record.verdict is Verdict.UNINSPECTED:
+                UNINSPECTED.labels(reason=record.reason or "", camera=record.frame.camera).inc()
             LATENCY_SECONDS.observe((now - record.frame.captured_at).total_seconds())

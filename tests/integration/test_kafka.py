@@ -62,6 +62,7 @@ def test_a_message_arrives_with_its_bytes_key_headers_and_place(
     assert (first.key, first.value, first.headers) == (b"cam", b"\x00\xff", HEADERS)
     assert (second.value, third.value, third.key, third.headers) == (b"", None, b"k", ())
     assert [r.position.offset for r in (first, second, third)] == [0, 1, 2]
+    assert [r.newer for r in (first, second, third)] == [2, 1, 0]
     assert (first.position.topic, first.position.partition) == (kafka_settings.frames_topic, 2)
     assert len(first.position.topic_id) == 36
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import cv2
@@ -186,7 +187,7 @@ class Line:
         for camera, log in self.records.items():
             taken = log[self.next[camera] : self.next[camera] + max_records - len(records)]
             self.next[camera] += len(taken)
-            records += taken
+            records += [replace(each, newer=len(log) - each.position.offset - 1) for each in taken]
         self.largest_poll = max(self.largest_poll, len(records))
         if not records:
             time.sleep(min(timeout, 0.002))
@@ -205,7 +206,9 @@ class Line:
 
     def _is_stored(self, record: RawRecord) -> bool:
         frame_id = dict(record.headers).get("ce_id", b"").decode()
-        return frame_id in self.store.inspections or record in [letter.record for letter in self.store.dead_letters]
+        return frame_id in self.store.inspections or record.position in [
+            letter.record.position for letter in self.store.dead_letters
+        ]
 
     def rewind(self) -> None:
         self.next = defaultdict(int, self.committed)

@@ -8,6 +8,7 @@ import pytest
 
 from monitor.clock import FakeClock
 from monitor.intake import Door
+from monitor.overload import Pace
 from monitor.ports import DeadLetter, LogPosition, RawRecord
 from monitor.settings import CameraSettings, LimitSettings, load_settings
 from schemas.errors import ConfigurationError, Reason
@@ -18,7 +19,7 @@ CLOCK = FakeClock()
 
 
 def door(**cameras: object) -> Door:
-    return Door(LimitSettings(max_clock_ahead_s=60), CameraSettings.model_validate(cameras), CLOCK)
+    return Door(LimitSettings(max_clock_ahead_s=60), CameraSettings.model_validate(cameras), CLOCK, Pace())
 
 
 def record(camera: str = "cam", ahead_s: float = 0, value: bytes | None = b"an image") -> RawRecord:
@@ -26,12 +27,12 @@ def record(camera: str = "cam", ahead_s: float = 0, value: bytes | None = b"an i
     return RawRecord(LogPosition("frames", "id", 0, 0), camera.encode(), tuple(event.to_headers()), value)
 
 
-def refusal(answer: FrameEvent | DeadLetter) -> DeadLetter:
+def refusal(answer: object) -> DeadLetter:
     assert isinstance(answer, DeadLetter)
     return answer
 
 
-def admitted(answer: FrameEvent | DeadLetter) -> bool:
+def admitted(answer: object) -> bool:
     return isinstance(answer, FrameEvent)
 
 

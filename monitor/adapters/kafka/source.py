@@ -185,7 +185,8 @@ class KafkaSource:
                 self._consumer.seek_to_beginning(partition)
                 continue
             self._next_offsets[partition] = records[-1].offset + 1
-            yield [_raw(record, topic_id) for record in records]
+            end = self._consumer.highwater(partition) or 0
+            yield [_raw(record, topic_id, max(0, end - record.offset - 1)) for record in records]
 
     def _refresh_metadata(self) -> bool:
         update = self._consumer._cluster.request_update()  # noqa: SLF001 - topics() does this without a timeout
@@ -236,10 +237,11 @@ class _Rebalances(AsyncConsumerRebalanceListener):  # type: ignore[misc] # untyp
         log.info("partitions assigned", partitions=sorted(tp.partition for tp in assigned))
 
 
-def _raw(record: ConsumerRecord, topic_id: str) -> RawRecord:
+def _raw(record: ConsumerRecord, topic_id: str, newer: int) -> RawRecord:
     return RawRecord(
         position=LogPosition(record.topic, topic_id, record.partition, record.offset),
         key=record.key,
         headers=tuple((name, value or b"") for name, value in record.headers),
         value=record.value,
+        newer=newer,
     )

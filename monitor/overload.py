@@ -1,0 +1,76 @@
+"""When more frames come than can be inspected: which of them are let go, uninspected, and never silently."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import timedelta
+from typing import Final
+
+from monitor.ports import Clock
+from monitor.settings import CameraSettings
+from schemas.messages import FrameEvent
+
+# Why a frame was stored as uninspected. Stable: dashboards and the review page select on them.
+PAST_DEADLINE: Final = "deadline"
+SKIPPED: Final = "skipped"
+
+# A pace is what is seldom exceeded of the last times: all but so many of them.
+REMEMBERED: Final = 32
+OUTLIERS: Final = 2
+
+
+class Pace:
+    """How long something takes, as far as can be told from the last times.
+
+    A single outage or a first, slow batch is an outlier and says nothing of the next ones. Before anything was
+    observed, no time is expected: the first frames are tried.
+    """
+
+    def __init__(self) -> None:
+        self._last: deque[float] = deque(maxlen=REMEMBERED)
+
+    def observe(self, seconds: float) -> None:
+        """Learn how long it took."""
+        self._last.append(seconds)
+
+    def forget(self) -> None:
+        """Expect less: frames were let go and none was tried, so nothing was learned; soon the next ones are tried."""
+        if self._last:
+            self._last.remove(max(self._last))
+
+    @property
+    def slow(self) -> timedelta:
+        """What it seldom takes longer than."""
+        slowest_first = sorted(self._last, reverse=True)
+        expected = slowest_first[min(OUTLIERS, len(slowest_first) - 1)] if slowest_first else 0.0
+        return timedelta(seconds=expected)
+
+
+class Overload:
+    """Says which frames are not to be inspected: by the policy of their camera (``cameras.overload``).
+
+    Args:
+        cameras: the policies.
+        clock: what capture times are held against.
+    """
+
+    def __init__(self, cameras: CameraSettings, clock: Clock) -> None:
+        self._cameras = cameras
+        self._clock = clock
+
+    def why_not(self, event: FrameEvent, newer: int, pace: Pace) -> str | None:
+        """Return why a frame is not to be inspected, if so.
+
+        Args:
+            event: of the frame.
+            newer: how many frames wait behind it.
+            pace: how long it will take until it has a verdict.
+        """
+        policy = self._cameras.overload_at(event.camera)
+        if policy == "skip-oldest" and newer >= self._cameras.most_waiting:
+            return SKIPPED
+        if policy == "deadline" and event.deadline_ms is not None:
+            age = self._clock.now() - event.captured_at
+            if age + pace.slow > timedelta(milliseconds=event.deadline_ms):
+                return PAST_DEADLINE
+        return None
