@@ -36,7 +36,7 @@ bench: $(VENV)/.local
 	$(RUN) -m deploy.bench $(ARGS)
 
 chaos: $(VENV)/.dev
-	$(RUN) -m deploy.chaos $(ARGS)
+	$(RUN) -m deploy.chaos storm $(ARGS)
 
 # A file at a time on each core: the tests of one file share what takes long to make.
 test: $(VENV)/.dev

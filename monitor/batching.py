@@ -13,12 +13,15 @@ T = TypeVar("T")
 MAX_BATCH_BYTES = 64 * 2**20
 # One batch being inspected from, one gathering behind it: enough to keep decoding busy, and a bound on memory.
 BATCHES_HELD = 2
+# Of those that cost next to nothing; more would make one transaction long.
+MAX_LIGHT = 256
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting(Generic[T]):
     item: T
     size: int
+    light: bool
     added_at: float
 
 
@@ -27,6 +30,7 @@ class Batcher(Generic[T]):
 
     A batch is ready when it has ``max_frames`` items, or ``max_bytes``, or when its oldest item has waited for
     ``max_age``. ``room`` says how many more items may be added; keep to it, and the queue holds two batches at most.
+    Items that are ``light`` cost next to nothing and do not count: `MAX_LIGHT` of them make a batch as well.
 
     Args:
         max_frames: items in a batch, at least 1.
@@ -42,6 +46,7 @@ class Batcher(Generic[T]):
         self._clock = clock
         self._waiting: deque[_Waiting[T]] = deque()
         self._bytes = 0
+        self._light = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -49,20 +54,21 @@ class Batcher(Generic[T]):
     @property
     def room(self) -> int:
         """How many items may still be added, 0 to ``2 * max_frames``."""
-        if self._bytes >= BATCHES_HELD * self._max_bytes:
+        if self._bytes >= BATCHES_HELD * self._max_bytes or self._light >= BATCHES_HELD * MAX_LIGHT:
             return 0
-        return max(0, BATCHES_HELD * self._max_frames - len(self._waiting))
+        return max(0, BATCHES_HELD * self._max_frames - self._heavy)
 
-    def add(self, item: T, size: int = 0) -> None:
+    def add(self, item: T, size: int = 0, *, light: bool = False) -> None:
         """Append an item of ``size`` bytes."""
-        self._waiting.append(_Waiting(item, size, self._clock.monotonic()))
+        self._waiting.append(_Waiting(item, size, light, self._clock.monotonic()))
         self._bytes += size
+        self._light += light
 
     def due_in(self) -> float | None:
         """Return the seconds until a batch is ready: 0 when it is, None when nothing waits."""
         if not self._waiting:
             return None
-        if len(self._waiting) >= self._max_frames or self._bytes >= self._max_bytes:
+        if self._heavy >= self._max_frames or self._light >= MAX_LIGHT or self._bytes >= self._max_bytes:
             return 0.0
         age = self._clock.monotonic() - self._waiting[0].added_at
         return max(0.0, self._max_age - age)
@@ -74,13 +80,20 @@ class Batcher(Generic[T]):
     def take(self) -> list[T]:
         """Remove and return the oldest items, at most one batch of them, ready or not; empty when nothing waits."""
         batch: list[T] = []
-        taken_bytes = 0
-        while self._waiting and len(batch) < self._max_frames:
+        taken_bytes = light = 0
+        while self._waiting:
             head = self._waiting[0]
-            if batch and taken_bytes + head.size > self._max_bytes:
+            full = light == MAX_LIGHT if head.light else len(batch) - light == self._max_frames
+            if full or (batch and taken_bytes + head.size > self._max_bytes):
                 break
             self._waiting.popleft()
             taken_bytes += head.size
+            light += head.light
             batch.append(head.item)
         self._bytes -= taken_bytes
+        self._light -= light
         return batch
+
+    @property
+    def _heavy(self) -> int:
+        return len(self._waiting) - self._light

@@ -14,36 +14,35 @@ from schemas.messages import FrameEvent
 PAST_DEADLINE: Final = "deadline"
 SKIPPED: Final = "skipped"
 
-# A pace is what is seldom exceeded of the last times: all but so many of them.
-REMEMBERED: Final = 32
-OUTLIERS: Final = 2
+REMEMBERED: Final = 64
 
 
 class Pace:
-    """How long something takes, as far as can be told from the last times.
+    """How long something takes at most, going by the last times.
 
-    A single outage or a first, slow batch is an outlier and says nothing of the next ones. Before anything was
-    observed, no time is expected: the first frames are tried.
+    Before anything was observed, no time is expected: the first frames are tried. The first time of all is not counted,
+    for then everything is slow.
     """
 
     def __init__(self) -> None:
         self._last: deque[float] = deque(maxlen=REMEMBERED)
+        self._warm = False
 
     def observe(self, seconds: float) -> None:
         """Learn how long it took."""
-        self._last.append(seconds)
+        if self._warm:
+            self._last.append(seconds)
+        self._warm = True
 
     def forget(self) -> None:
-        """Expect less: frames were let go and none was tried, so nothing was learned; soon the next ones are tried."""
+        """Expect less: frames were let go and none was tried. A single outage is thus forgotten at once."""
         if self._last:
             self._last.remove(max(self._last))
 
     @property
-    def slow(self) -> timedelta:
-        """What it seldom takes longer than."""
-        slowest_first = sorted(self._last, reverse=True)
-        expected = slowest_first[min(OUTLIERS, len(slowest_first) - 1)] if slowest_first else 0.0
-        return timedelta(seconds=expected)
+    def slowest(self) -> timedelta:
+        """How long it took at most."""
+        return timedelta(seconds=max(self._last, default=0.0))
 
 
 class Overload:
@@ -71,6 +70,6 @@ class Overload:
             return SKIPPED
         if policy == "deadline" and event.deadline_ms is not None:
             age = self._clock.now() - event.captured_at
-            if age + pace.slow > timedelta(milliseconds=event.deadline_ms):
+            if age + pace.slowest > timedelta(milliseconds=event.deadline_ms):
                 return PAST_DEADLINE
         return None

@@ -13,7 +13,8 @@
 
 One thread, which calls `run`, owns source, model, device and banks: there are no locks. Decoding has a few threads and
 storing has one, so that batch n is stored while n+1 is inspected and n+2 is decoded. All of it is bounded: two batches
-received, one inspected, one at the store, each with ``batch.max_frames`` and about `MAX_BATCH_BYTES` at most.
+received, one inspected, one at the store, each with ``batch.max_frames`` (and `MAX_LIGHT` that are let go) and about
+`MAX_BATCH_BYTES` at most.
 """
 
 from __future__ import annotations
@@ -139,7 +140,8 @@ class Pipeline:
         for record in self._source.poll(timeout, room):
             admitted = self._door.admit(record)
             decoded = self._decoders.submit(take_in, record, admitted, self._inspector, self._limits)
-            self._received.add(_Received(record, self._clock.monotonic(), decoded), size=len(record.value or b""))
+            received = _Received(record, self._clock.monotonic(), decoded)
+            self._received.add(received, size=len(record.value or b""), light=isinstance(admitted, FailedFrame))
 
     def _poll_timeout(self) -> float:
         """Return how long to wait for frames: no longer than those received may wait for more."""

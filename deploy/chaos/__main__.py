@@ -15,6 +15,7 @@ from typing import Annotated
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -22,6 +23,7 @@ from sqlalchemy import create_engine
 
 from deploy.chaos.databases import PostgresServer, SqliteFile, StormyDatabase
 from deploy.chaos.feed import Feed
+from deploy.chaos.load import POLICIES, line, run_policy
 from deploy.chaos.plan import Plan
 from deploy.chaos.reviewer import Reviewer
 from deploy.chaos.storm import Storm
@@ -44,33 +46,103 @@ class Database(StrEnum):
     POSTGRESQL = "postgresql"
 
 
+DatabaseOption = Annotated[Database, typer.Option(help="Which database is used.")]
+Bundle = Annotated[Path | None, typer.Option(help="A model of 64x64; default: one is trained, in seconds.")]
+Out = Annotated[Path, typer.Option(help="Where databases, banks, images and logs go.")]
+
+
+@app.callback()
+def explain() -> None:
+    """Hold the monitor to its promise: nothing lost, nothing twice, whatever dies and however much comes."""
+    configure_logging(LogSettings(level="warning"))
+
+
 @app.command()
-def chaos(
+def storm(
     kills: Annotated[int, typer.Option(min=1, help="Programs killed; servers come on top, one for five.")] = 40,
     frames: Annotated[int, typer.Option(min=1, help="Frames sent at least.")] = 3000,
     rate: Annotated[float, typer.Option(min=0.1, help="Frames a second.")] = 20.0,
     seed: Annotated[int, typer.Option(help="Of who dies when.")] = 0,
-    database: Annotated[Database, typer.Option(help="Which database is used and struck.")] = Database.SQLITE,
-    bundle: Annotated[Path | None, typer.Option(help="A model of 64x64; default: one is trained, in seconds.")] = None,
-    out: Annotated[Path, typer.Option(help="Where databases, banks, images and logs go.")] = Path("chaos"),
+    database: DatabaseOption = Database.SQLITE,
+    bundle: Bundle = None,
+    out: Out = Path("chaos"),
 ) -> None:
     """Kill workers, learner, broker, bank and database, at random and at every commit point; count what is left.
 
     Prints one line of JSON. Exit code 1: a frame is missing or there twice, or a bank is not what it should be.
     """
-    configure_logging(LogSettings(level="warning"))
-    out.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix="run-", dir=out)).resolve()
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"Everything goes into {directory}")
-    trained = bundle or train_quickly(directory)
-    load_bundle(trained)  # a wrong bundle is told before anything starts
+    directory, console, trained = _prepare(out, bundle)
     started = time.monotonic()
     figures = _run(directory, trained, database, Plan(kills, seed), frames, rate, console)
     figures |= {"seconds": round(time.monotonic() - started), "seed": seed, "database": database.value}
     typer.echo(json.dumps(figures))
     if not sound(figures):
         raise typer.Exit(1)
+
+
+@app.command()
+def load(
+    seconds: Annotated[float, typer.Option(min=4, help="How long too much comes, for each policy.")] = 120.0,
+    factor: Annotated[float, typer.Option(min=0.1, help="How many times what can be inspected.")] = 2.0,
+    database: DatabaseOption = Database.SQLITE,
+    bundle: Bundle = None,
+    out: Out = Path("chaos"),
+) -> None:
+    """Send more frames than can be inspected, under each policy of overload; a line of JSON for each.
+
+    Every frame is accounted for, or the exit code is 1.
+    """
+    directory, console, trained = _prepare(out, bundle)
+    accounted = True
+    for policy in POLICIES:
+        place = directory / policy
+        place.mkdir()
+        with Progress(console=console) as progress:
+            task = progress.add_task(policy, total=seconds)
+            with line(place, trained, _make(database, place), cameras={"overload": policy}) as run:
+                figures = run_policy(run, factor, seconds, lambda: progress.advance(task))  # noqa: B023 - called here
+        typer.echo(json.dumps({"policy": policy, "database": database.value} | figures))
+        accounted = accounted and not (figures["missing"] or figures["duplicates"])
+    if not accounted:
+        raise typer.Exit(1)
+
+
+@app.command()
+def pair(
+    frames: Annotated[int, typer.Option(min=100, help="Frames in each burst.")] = 3000,
+    rounds: Annotated[int, typer.Option(min=1, help="Pairs of measurements.")] = 3,
+    database: DatabaseOption = Database.SQLITE,
+    bundle: Bundle = None,
+    out: Out = Path("chaos"),
+) -> None:
+    """Measure how many frames a second two workers inspect against one, each worker kept to one core."""
+    directory, console, trained = _prepare(out, bundle)
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for number in range(rounds):
+        for workers, measured in rates.items():
+            place = directory / f"{number}-{workers}"
+            place.mkdir()
+            with line(place, trained, _make(database, place), workers, apart=True) as run:
+                measured.append(run.capacity(frames))
+            console.print(f"{workers} at work: {measured[-1]:.0f} frames/s")
+    ratio = float(np.median(rates[2]) / np.median(rates[1]))
+    frames_per_s = {str(workers): [round(rate) for rate in measured] for workers, measured in rates.items()}
+    typer.echo(json.dumps({"frames_per_s": frames_per_s, "two_against_one": round(ratio, 2)}))
+
+
+def _prepare(out: Path, bundle: Path | None) -> tuple[Path, Console, Path]:
+    """Return a folder for this run, where to report, and the model."""
+    out.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix="run-", dir=out)).resolve()
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"Everything goes into {directory}")
+    trained = bundle or train_quickly(directory)
+    load_bundle(trained)  # a wrong bundle is told before anything starts
+    return directory, console, trained
+
+
+def _make(database: Database, directory: Path) -> StormyDatabase:
+    return SqliteFile(directory) if database is Database.SQLITE else PostgresServer()
 
 
 def sound(figures: dict[str, object]) -> bool:
@@ -82,21 +154,20 @@ def sound(figures: dict[str, object]) -> bool:
 def _run(
     directory: Path, bundle: Path, database: Database, plan: Plan, frames: int, rate: float, console: Console
 ) -> dict[str, object]:
-    place: StormyDatabase = SqliteFile(directory) if database is Database.SQLITE else PostgresServer()
-    with World(directory, bundle, place) as world:
+    with World(directory, bundle, _make(database, directory)) as world:
         feed = Feed(world.settings.kafka, rate)
         desk = connect(world.settings.database)
         engine = create_engine(world.database.url, pool_pre_ping=True)
-        storm = Storm(world, plan, feed, Reviewer(ReviewDesk(desk), feed.kinds), engine)
+        raging = Storm(world, plan, feed, Reviewer(ReviewDesk(desk), feed.kinds), engine)
         try:
             with Progress(console=console) as progress:
                 task = progress.add_task("kills", total=plan.total)
-                storm.rage(frames, lambda done: progress.update(task, completed=done))
+                raging.rage(frames, lambda done: progress.update(task, completed=done))
                 progress.update(task, description="calm", completed=plan.total)
-                storm.calm()
-            return _figures(storm, feed, console)
+                raging.calm()
+            return _figures(raging, feed, console)
         finally:
-            storm.stop()
+            raging.stop()
             feed.close()
             engine.dispose()
             desk.dispose()

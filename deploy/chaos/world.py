@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,9 +76,18 @@ class Life:
         return time.monotonic() - self.started
 
     @property
+    def pid(self) -> int | None:
+        """Its process id while it lives."""
+        return self._program.pid
+
+    @property
     def exit_code(self) -> int | None:
         """How it ended, negative for a signal; None while it lives."""
         return self._program.exit_code
+
+    def log_bytes(self) -> bytes:
+        """Return what it, and those of its name before it, have logged."""
+        return self._program.log_file.read_bytes()
 
     def check(self) -> None:
         """Raise OperatorError, with the end of its log, if it ended."""
@@ -116,9 +126,13 @@ class World:
         directory: where everything goes; made when absent.
         bundle: the model.
         database: which.
+        sections: settings that differ from those of the storm.
     """
 
-    def __init__(self, directory: Path, bundle: Path, database: StormyDatabase) -> None:
+    def __init__(
+        self, directory: Path, bundle: Path, database: StormyDatabase, **sections: Mapping[str, object]
+    ) -> None:
+        self._sections = sections
         self.directory = directory.resolve()
         self.config = self.directory / "monitor.yaml"
         self.database = database
@@ -175,4 +189,4 @@ class World:
             "images": {"url": str(self.directory / "images"), "keep": "all"},
             "model": {"bundle": str(self._bundle)},
         }
-        self.config.write_text(yaml.safe_dump(servers | SETTINGS, sort_keys=False), encoding="utf-8")
+        self.config.write_text(yaml.safe_dump(servers | SETTINGS | self._sections, sort_keys=False), encoding="utf-8")

@@ -17,7 +17,7 @@ def test_whatever_is_killed_every_frame_comes_to_one_end_and_the_bank_is_what_wa
     bundle: Path, tmp_path: Path, database: str
 ) -> None:
     options = ["--kills", KILLS, "--frames", 200, "--seed", 1, "--database", database, "--bundle", bundle]
-    command = [sys.executable, "-m", "deploy.chaos", *map(str, options), "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "deploy.chaos", "storm", *map(str, options), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures["sent"] == figures["stored"] + figures["uninspected"] + figures["dead_lettered"] >= 200

@@ -206,9 +206,8 @@ class Line:
 
     def _is_stored(self, record: RawRecord) -> bool:
         frame_id = dict(record.headers).get("ce_id", b"").decode()
-        return frame_id in self.store.inspections or record.position in [
-            letter.record.position for letter in self.store.dead_letters
-        ]
+        dead = [letter.record.position for letter in self.store.dead_letters]
+        return frame_id in self.store.inspections or record.position in dead
 
     def rewind(self) -> None:
         self.next = defaultdict(int, self.committed)

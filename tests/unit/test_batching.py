@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.batching import Batcher
+from monitor.batching import MAX_LIGHT, Batcher
 from monitor.clock import FakeClock
 
 
@@ -87,3 +87,27 @@ def test_items_leave_once_in_order_and_no_more_than_two_batches_wait(
     while batch := batcher.take():
         received += batch
     assert received == sent
+
+
+def test_light_items_do_not_count_until_they_are_very_many() -> None:
+    batcher: Batcher[int] = Batcher(2, 1.0, FakeClock())
+    for number in range(MAX_LIGHT - 1):
+        batcher.add(number, light=True)
+    batcher.add(-1)
+    assert not batcher.ready()
+    assert batcher.room == 3
+    batcher.add(-2)
+    assert batcher.take() == [*range(MAX_LIGHT - 1), -1, -2]
+    for number in range(2 * MAX_LIGHT):
+        batcher.add(number, light=True)
+    assert batcher.ready()
+    assert batcher.room == 0
+    assert [len(batcher.take()) for _ in range(2)] == [MAX_LIGHT, MAX_LIGHT]
+    assert batcher.room == 4
+
+
+def test_a_batch_ends_before_the_item_that_is_one_too_many_and_keeps_the_order() -> None:
+    batcher: Batcher[int] = Batcher(1, 1.0, FakeClock())
+    for item, light in enumerate([False, True, False, True]):
+        batcher.add(item, light=light)
+    assert [batcher.take(), batcher.take()] == [[0, 1], [2, 3]]
