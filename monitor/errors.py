@@ -9,6 +9,10 @@ class StoreUnavailableError(PaedidError):
     """A server went away while running. Nothing was changed; the same call may be made again later."""
 
 
+class ImageStoreFullError(StoreUnavailableError):
+    """There is no room for an image. Who can do without it goes on; who cannot waits as for a server that is away."""
+
+
 class BankMissingError(PaedidError):
     """The store answers but has no such bank: it was emptied, or this is the first start."""
 

@@ -39,6 +39,9 @@ DRIFT_LOCATIONS = Gauge("paedid_drifting_locations", "Locations beyond their con
 # Messages waiting in Kafka for this worker, as far as the broker says.
 LAG = Gauge("paedid_lag_frames", "Frames waiting in Kafka")
 
+# Frames whose image should have been kept and was not, for the image store's disk is full (images.reserve_mb).
+IMAGES_DROPPED = Counter("paedid_dropped_images", "Images not kept because the disk is full")
+
 # Outages lived through, by what was away: database, image store, dead letters, bank, outbox.
 OUTAGES = Counter("paedid_outages", "Outages of a server while running", ["service"])
 

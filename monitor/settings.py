@@ -142,6 +142,9 @@ class ImageSettings(_Section):
     """A folder, or any fsspec URL such as s3://bucket/folder."""
     keep: Literal["flagged", "all", "none"] = "flagged"
     """Which frames' images are kept. Only a frame whose image is kept can be confirmed normal."""
+    reserve_mb: Annotated[int, Field(ge=0, le=10**9)] = 256
+    """When the folder's disk has less than this left, frames are stored without their image, until there is room again:
+    the rest is the database's. Such a frame has its verdict and mask, but cannot be confirmed normal."""
     sample_normal: Annotated[float, Field(ge=0, le=1)] = 0.01
     """With keep: flagged, the share of the normal frames kept as well, for people to look at a sample."""
 

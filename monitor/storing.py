@@ -14,8 +14,17 @@ from typing import Final, TypeVar
 import structlog
 from tenacity.wait import wait_base
 
-from monitor.errors import StoreUnavailableError
-from monitor.metrics import BATCH_FRAMES, FRAMES, LATENCY_SECONDS, OUTAGES, REPEATS, STAGE_SECONDS, UNINSPECTED
+from monitor.errors import ImageStoreFullError, StoreUnavailableError
+from monitor.metrics import (
+    BATCH_FRAMES,
+    FRAMES,
+    IMAGES_DROPPED,
+    LATENCY_SECONDS,
+    OUTAGES,
+    REPEATS,
+    STAGE_SECONDS,
+    UNINSPECTED,
+)
 from monitor.patience import RETRY_WAIT, keep_trying
 from monitor.ports import (
     BatchOutcome,
@@ -102,6 +111,7 @@ class Recorder:
         self._clock = clock
         self._on_stored = on_stored
         self._retry_wait = retry_wait
+        self._full = False
         self._abandoned = threading.Event()
         self._jobs: queue.SimpleQueue[tuple[FinishedBatch, Future[Recorded]] | None] = queue.SimpleQueue()
         # A daemon: a call that hangs in a dead server must not keep the process from leaving.
@@ -153,7 +163,22 @@ class Recorder:
         if not keeps_image(record, self._policy):
             return record
         image = batch.images[record.position]
-        return replace(record, image_sha256=self._persist("image store", lambda: self._images.put(image)))
+        return replace(record, image_sha256=self._persist("image store", lambda: self._put(image)))
+
+    def _put(self, image: bytes) -> str | None:
+        """Keep an image, or return None if there is no room: the verdict and the mask are stored all the same."""
+        try:
+            sha256 = self._images.put(image)
+        except ImageStoreFullError as error:
+            IMAGES_DROPPED.inc()
+            if not self._full:
+                log.warning("The image store is full; frames are stored without their image", error=str(error))
+            self._full = True
+            return None
+        if self._full:
+            log.info("The image store has room again; images are kept")
+        self._full = False
+        return sha256
 
     def _persist(self, service: str, action: Callable[[], T]) -> T:
         """Do ``action``, again and again while its server is away."""

@@ -57,6 +57,15 @@ def pick_device(wanted: str) -> torch.device:
     return device
 
 
+def open_images(settings: Settings) -> FsspecImageStore:
+    """Open the image store.
+
+    Raises:
+        ConfigurationError.
+    """
+    return FsspecImageStore(settings.images.url, settings.images.reserve_mb * 2**20)
+
+
 @contextmanager
 def open_banks(settings: Settings) -> Iterator[RedisBankStore]:
     """Connect to Redis.
@@ -81,7 +90,7 @@ def open_learner(settings: Settings, inspector: Inspector) -> Iterator[Learner]:
     """
     budget = settings.model.bank_bytes
     with open_database(settings) as engine, open_banks(settings) as banks:
-        book, images, clock = SqlBankBook(engine), FsspecImageStore(settings.images.url), SystemClock()
+        book, images, clock = SqlBankBook(engine), open_images(settings), SystemClock()
         read = reader(settings, inspector)
         yield Learner(
             reviews=SqlReviewStore(engine),
@@ -139,7 +148,7 @@ def open_heir(settings: Settings, old_model: str, bundle: Path) -> Iterator[Heir
     """
     inspector = load_inspector(settings.model.model_copy(update={"bundle": bundle}))
     with open_database(settings) as engine, open_banks(settings) as banks:
-        book, reviews, images = SqlBankBook(engine), SqlReviewStore(engine), FsspecImageStore(settings.images.url)
+        book, reviews, images = SqlBankBook(engine), SqlReviewStore(engine), open_images(settings)
         read, budget, model_id = reader(settings, inspector), settings.model.bank_bytes, inspector.manifest.model_id
         keeper = BankKeeper(inspector, banks, book, images, read, SystemClock(), budget)
 
@@ -202,6 +211,6 @@ def open_worker_ports(settings: Settings) -> Iterator[WorkerPorts]:
             dead_letters=publishers[0],
             results=publishers[1],
             store=SqlInspectionStore(engine, settings.kafka.inspections_topic),
-            images=FsspecImageStore(settings.images.url),
+            images=open_images(settings),
             banks=banks,
         )

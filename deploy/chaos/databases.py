@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import sqlite3
 import tempfile
 import time
@@ -13,10 +11,13 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Final, Self
 
+import psutil
 from sqlalchemy import make_url
 
+from schemas.errors import OperatorError
+
 OUTAGE_S: Final = 3.0
-# A killed server's own processes notice within this time; until then a new one refuses to start.
+# How long a killed server's own processes may take to notice.
 RESTART_S: Final = 30.0
 
 
@@ -92,14 +93,12 @@ class PostgresServer(StormyDatabase):
 
     def strike(self) -> None:
         """Kill the server with SIGKILL and start it again: it recovers from its log."""
-        os.kill(self._server.get_pid(), signal.SIGKILL)
-        deadline = time.monotonic() + RESTART_S
-        while True:
-            time.sleep(0.5)
-            try:
-                self._server.ensure_postgres_running()
-            except Exception:
-                if time.monotonic() > deadline:
-                    raise
-            else:
-                return
+        killed = psutil.Process(self._server.get_pid())
+        family = [killed, *killed.children(recursive=True)]
+        killed.kill()
+        # Its children end by themselves, and hold its memory until they do: no new one starts before.
+        psutil.wait_procs(family, timeout=RESTART_S)
+        self._server.ensure_postgres_running()
+        if self._server.get_pid() == killed.pid:
+            msg = f"PostgreSQL did not start again; see {self._directory / 'data' / 'log'}"
+            raise OperatorError(msg)

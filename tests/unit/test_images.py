@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monitor.adapters.images import FsspecImageStore
-from monitor.errors import StoreUnavailableError
+from monitor.errors import ImageStoreFullError, StoreUnavailableError
 from schemas.errors import ConfigurationError
 
 
@@ -83,6 +84,39 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
             store.put(b"image")
     assert files_in(tmp_path) == []
     assert store.get(store.put(b"image")) == b"image"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_told_from_one_that_is_away_and_takes_images_again_when_there_is_room(small_disk: Path) -> None:
+    store = FsspecImageStore(str(small_disk / "images"))
+    (small_disk / "other").write_bytes(bytes(900_000))
+    first = store.put(b"small")
+    with pytest.raises(ImageStoreFullError, match="No space left"):
+        store.put(os.urandom(500_000))
+    assert store.get(first) == b"small"
+    assert len(files_in(small_disk / "images")) == 1
+    (small_disk / "other").unlink()
+    store.put(os.urandom(500_000))
+
+
+def test_what_is_reserved_of_a_disk_is_left_free(small_disk: Path) -> None:
+    store = FsspecImageStore(str(small_disk), reserve_bytes=300_000)
+    first = store.put(os.urandom(600_000))
+    with pytest.raises(ImageStoreFullError, match=r"images\.reserve_mb"):
+        store.put(os.urandom(600_000))
+    assert len(store.get(first)) == 600_000
+    assert store.put(store.get(first)) == first  # there already: no room is needed
 
 
 def test_many_writers_of_the_same_image_leave_one(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from monitor.adapters.memory import MemoryImageStore
 from monitor.core.view import Prepared
+from monitor.errors import ImageStoreFullError
 from monitor.ports import BatchOutcome, InspectionRecord, LogPosition, Recorded
 from monitor.settings import CameraSettings, ImageSettings
 from monitor.storing import keeps_image
@@ -328,6 +330,32 @@ def test_images_are_kept_of_what_is_not_normal() -> None:
     bench.run()
     kept = {r.frame.frame_id: bench.images.get(r.image_sha256) for r in bench.store.records if r.image_sha256}
     assert kept == {"defect": png(DEFECT), "poison": png(POISON)}
+
+
+def test_a_full_image_store_costs_the_images_and_nothing_else_and_is_told_of_once() -> None:
+    bench = Bench(make_settings(max_frames=1, keep="all"))
+    full = {1, 2}
+
+    class Disk(MemoryImageStore):
+        puts = 0
+
+        def put(self, data: bytes) -> str:
+            self.puts += 1
+            if self.puts - 1 in full:
+                message = "no room"
+                raise ImageStoreFullError(message)
+            return super().put(data)
+
+    bench.images = Disk()
+    for number in range(4):
+        bench.line.send(f"f{number}", png(DEFECT))
+    with capture_logs() as logs:
+        bench.run()
+    assert [(r.verdict.value, r.image_sha256 is not None) for r in bench.store.records] == [
+        ("defect", number not in full) for number in range(4)
+    ]
+    about = [entry["event"] for entry in logs if "image store" in entry["event"]]
+    assert [("full" in event, "room again" in event) for event in about] == [(True, False), (False, True)]
 
 
 def test_the_sample_of_normal_images_has_the_wanted_share_and_is_drawn_alike_again() -> None:
