@@ -11,7 +11,7 @@ from typing import Final
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from monitor.adapters.kafka.connection import reaching_broker
 from monitor.adapters.kafka.publisher import (
@@ -88,17 +88,14 @@ class DeadLetterTopic:
         Raises:
             StoreUnavailableError: the broker went away.
         """
+        found = {}
         with self._answering():
-            partitions = {TopicPartition(place.topic, place.partition) for place in wanted.values()}
-            ranges = self._ranges(partitions)
-            found = {}
             for dead_id, place in sorted(wanted.items(), key=lambda item: item[1]):
-                partition = TopicPartition(place.topic, place.partition)
-                record = self._read(partition, place.offset) if place.offset in ranges[partition] else None
+                record = self._read(TopicPartition(place.topic, place.partition), place.offset)
                 letter = None if record is None else _kept(record)
                 if letter is not None and letter.dead_id == dead_id:
                     found[dead_id] = letter
-            return found
+        return found
 
     def locate(
         self, wanted: Collection[str], patience_s: float, progress: Callable[[int, int], None]
@@ -116,30 +113,24 @@ class DeadLetterTopic:
         Raises:
             StoreUnavailableError: the broker went away.
         """
+        found: dict[str, LogPosition] = {}
+        done, deadline = 0, monotonic() + patience_s
         with self._answering():
             topic = self._settings.dead_topic
-            ranges = self._ranges({TopicPartition(topic, n) for n in self._consumer.partitions_for_topic(topic)})
-            left = {partition: offsets for partition, offsets in ranges.items() if offsets}
-            self._assign(left)
-            total, done = sum(len(offsets) for offsets in left.values()), 0
-            found: dict[str, LogPosition] = {}
-            deadline = monotonic() + patience_s
-            while left and len(found) < len(wanted):
-                if monotonic() >= deadline:
-                    return found, False
-                polled = self._poll(None)
-                for partition, records in (polled or {}).items():
-                    done += len(records)
-                    for record in records:
-                        dead_id = _kept(record).dead_id
-                        if dead_id is not None and dead_id in wanted:
-                            found.setdefault(dead_id, self._place(record))
-                    if records[-1].offset + 1 >= ranges[partition].stop:
-                        left.pop(partition, None)
-                progress(min(done, total), total)
-                if not polled:
-                    break
-            return found, True
+            self._next = None
+            self._consumer.assign([TopicPartition(topic, number) for number in self._partitions(topic)])
+            self._consumer.seek_to_beginning()
+            while len(found) < len(wanted) and monotonic() < deadline:
+                records = self._poll(None)
+                if not records:
+                    return found, True
+                for record in records:
+                    dead_id = _kept(record).dead_id
+                    if dead_id is not None and dead_id in wanted:
+                        found.setdefault(dead_id, self._place(record))
+                done += len(records)
+                progress(done, done + (self._left() or 0))
+        return found, len(found) == len(wanted)
 
     def replay(self, letters: Sequence[KeptLetter]) -> list[bool]:
         """Send letters to the frames topic as they came, but for the deadline: the verdict is wanted now.
@@ -166,43 +157,46 @@ class DeadLetterTopic:
     def _producer(self) -> KafkaProducer:
         return make_producer(self._settings, 3 * self._timeout_s, None)
 
-    def _ranges(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, range]:
-        """Return the offsets that each partition holds; none where there is no such partition."""
-        there = [tp for tp in partitions if tp.partition in self._consumer.partitions_for_topic(tp.topic)]
-        milliseconds = round(self._timeout_s * 1000)
-        firsts = self._consumer.beginning_offsets(there, milliseconds) if there else {}
-        ends = self._consumer.end_offsets(there, milliseconds) if there else {}
-        return {tp: range(firsts.get(tp, 0), ends.get(tp, 0)) for tp in partitions}
-
-    def _assign(self, offsets: Mapping[TopicPartition, range]) -> None:
-        self._next = None
-        self._consumer.assign(list(offsets))
-        for partition, held in offsets.items():
-            self._consumer.seek(partition, held.start)
+    def _partitions(self, topic: str) -> Collection[int]:
+        return self._consumer.partitions_for_topic(topic) or ()
 
     def _read(self, partition: TopicPartition, offset: int) -> ConsumerRecord | None:
         if self._next != (partition, offset):  # what comes next is fetched already
-            self._assign({partition: range(offset, offset + 1)})
-        polled = self._poll(1)
-        if not polled:
-            return None
-        [record] = polled[partition]
-        self._next = partition, record.offset + 1
-        return record if record.offset == offset else None
+            if partition.partition not in self._partitions(partition.topic):
+                return None
+            self._consumer.assign([partition])
+            self._consumer.seek(partition, offset)
+        self._next = None
+        for record in self._poll(1):
+            self._next = partition, record.offset + 1
+            if record.offset == offset:
+                return record
+        return None
 
-    def _poll(self, most: int | None) -> dict[TopicPartition, list[ConsumerRecord]] | None:
-        """Return the next messages, or None if the broker is there and has none.
+    def _poll(self, most: int | None) -> list[ConsumerRecord]:
+        """Return the next messages, none at the end.
 
         Raises:
-            KafkaError: it does not answer.
+            KafkaError: the broker does not answer.
         """
         deadline = monotonic() + self._timeout_s
         while monotonic() < deadline:
-            polled: dict[TopicPartition, list[ConsumerRecord]] = self._consumer.poll(POLL_MS, most)
-            if polled:
-                return polled
-        self._consumer.end_offsets(list(self._consumer.assignment()), round(self._timeout_s * 1000))
-        return None
+            polled = self._consumer.poll(POLL_MS, most) if self._consumer.assignment() else {}
+            if polled or self._left() == 0:
+                return [record for records in polled.values() for record in records]
+        msg = f"no message within {self._timeout_s:g} s"
+        raise KafkaTimeoutError(msg)
+
+    def _left(self) -> int | None:
+        """Return how many messages come next, or None when that is not known yet."""
+        left = 0
+        for partition in self._consumer.assignment():
+            # Not end_offsets: some brokers count a batch as one message there.
+            end, position = self._consumer.highwater(partition), self._consumer.position(partition, timeout_ms=0)
+            if end is None or position is None:
+                return None
+            left += max(0, end - position)
+        return left
 
     def _place(self, record: ConsumerRecord) -> LogPosition:
         topic_id = str(self._consumer._cluster.topic_id(record.topic) or "")  # noqa: SLF001 - kept nowhere else
