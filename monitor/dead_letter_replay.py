@@ -12,6 +12,7 @@ from typing import Final
 
 from monitor.adapters.dead_letter_desk import DeadLetterDesk, Letter
 from monitor.adapters.kafka import DeadLetterTopic, KeptLetter, dead_id
+from monitor.adapters.review_desk import require_name
 
 # What is in memory at once; a single larger letter is taken when nothing else is.
 AT_ONCE: Final = 100
@@ -78,8 +79,10 @@ def replay(desk: DeadLetterDesk, topic: DeadLetterTopic, letters: Sequence[Lette
         by: who wants it.
 
     Raises:
+        OperatorError: ``by`` is no name; nothing was sent.
         StoreUnavailableError, ServiceUnavailableError: a server went away; what was not yielded may have been sent.
     """
+    require_name(by)  # before anything is sent: it could not be written down
     for some in _portions(letters):
         fetched = list(zip(some, fetch(topic, some), strict=True))
         whole = [(letter, kept) for letter, kept in fetched if isinstance(kept, KeptLetter)]
@@ -98,7 +101,7 @@ def replay(desk: DeadLetterDesk, topic: DeadLetterTopic, letters: Sequence[Lette
 def _whole(letter: Letter, kept: KeptLetter | None) -> KeptLetter | str:
     place = letter.kept_at
     if place is None:
-        return "the broker does not have its bytes: they were not found in the dead-letter topic"
+        return "its bytes were not found in the dead-letter topic"
     if kept is None:
         return (
             f"the broker no longer has its bytes: {place.topic} partition {place.partition} offset {place.offset} is "

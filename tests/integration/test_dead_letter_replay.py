@@ -24,7 +24,7 @@ from monitor.dead_letter_replay import locate, replay
 from monitor.errors import StoreUnavailableError
 from monitor.ports import BatchOutcome, DeadLetter, LogPosition, RawRecord
 from monitor.settings import DatabaseSettings, KafkaSettings, LimitSettings
-from schemas.errors import Reason, ServiceUnavailableError
+from schemas.errors import OperatorError, Reason, ServiceUnavailableError
 from tests.integration.records import position
 
 NOW = datetime(2026, 5, 6, 7, 8, tzinfo=UTC)
@@ -115,9 +115,11 @@ def test_a_replay_sends_what_came_but_for_the_deadline_and_says_who_wanted_it(
     kafka: KafkaSettings, topic: DeadLetterTopic, store: SqlInspectionStore, desk: DeadLetterDesk
 ) -> None:
     store.record(BatchOutcome(dead_letters=tuple(send(kafka, letter(1)))))
+    with pytest.raises(OperatorError, match="1 to 128 printable characters"):
+        list(replay(desk, topic, desk.oldest(Selection(), 9), "\0"))
     [outcome] = replay(desk, topic, desk.oldest(Selection(), 9), "Ada")
     assert (outcome.problem, outcome.had_deadline) == (None, True)
-    [frame] = frames(kafka, 1)
+    [frame] = frames(kafka, 1)  # and not one more
     assert (frame.key, frame.value, frame.headers) == (b"cam1", b"\x00\xff", [HEADERS[0], HEADERS[2]])
     [account] = desk.oldest(Selection(), 9)
     assert (account.state, account.replayed_at, account.replayed_by) == (State.REPLAYED, NOW, "Ada")
