@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, track
+from rich.progress import Progress
 from rich.table import Table
 
 from monitor.bank_commands import wide_console
@@ -137,7 +137,8 @@ def replay(
             ensure_topics(context.obj.kafka, context.obj.limits)
             placed = _located(desk, topic, chosen, search)
             sending = send(desk, topic, placed, by or getpass.getuser())
-            done = list(track(sending, "replaying", total=len(placed), console=Console(stderr=True), transient=True))
+            with _progress() as bar:
+                done = list(bar.track(sending, total=len(placed), description="replaying"))
     for line in fates(done):
         typer.echo(line)
     missing = sum(outcome.problem is not None for outcome in done)
@@ -209,7 +210,7 @@ def _located(
     """Return the letters with their places; search for those whose place was not recorded."""
     from monitor.dead_letter_replay import locate
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with _progress() as bar:
         task = bar.add_task("searching", total=None)
         found, complete = locate(
             desk, topic, letters, patience_s, lambda done, total: bar.update(task, completed=done, total=total)
@@ -217,6 +218,11 @@ def _located(
     if not complete:
         typer.echo(f"The search ended after {patience_s:g} s, before the topic did; --search gives it more.")
     return found
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
 def _require_one(letters: Sequence[int] | None, *, chosen: bool) -> None:
