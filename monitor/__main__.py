@@ -15,6 +15,7 @@ import structlog
 import typer
 
 from monitor.bank_commands import bank_app
+from monitor.dlq_commands import dlq_app
 from monitor.logs import configure_logging
 from monitor.review_commands import review_app
 from monitor.settings import Settings, load_settings
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(review_app, name="review")
 app.add_typer(bank_app, name="bank")
+app.add_typer(dlq_app, name="dlq")
 
 
 @app.callback()
@@ -40,7 +42,8 @@ def configure(
     """Inspects a line's camera stream and learns from the people who review it.
 
     A line needs three programs running, each on any machine: 'camera' sends frames, 'run' inspects them, 'learn'
-    teaches the memory bank what people confirm. 'review' is for those people, 'bank' for what the line has learned.
+    teaches the memory bank what people confirm. 'review' is for those people, 'bank' for what the line has learned,
+    'dlq' for frames that could not be inspected.
     """
     if context.resilient_parsing or not context.invoked_subcommand:
         return

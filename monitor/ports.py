@@ -42,11 +42,12 @@ class RawRecord:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that can never be inspected, and why."""
+    """A message that can never be inspected, why, and where in the dead-letter topic its bytes lie, once they do."""
 
     record: RawRecord
     reason: Reason
     detail: str
+    kept_at: LogPosition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,8 +361,12 @@ class FrameSource(Protocol):
 class Publisher(Protocol):
     """Sends to Kafka and returns once the broker has everything."""
 
-    def dead_letters(self, letters: Sequence[DeadLetter]) -> None:
-        """Send the original bytes, key and headers, and the reason, to the dead-letter topic."""
+    def dead_letters(self, letters: Sequence[DeadLetter]) -> Sequence[LogPosition | None]:
+        """Send the original bytes, key and headers, and the reason, to the dead-letter topic.
+
+        Returns:
+            Where each of them lies there; None where the broker did not say.
+        """
 
     def events(self, messages: Sequence[OutboxMessage]) -> None:
         """Send outbox messages to their topics."""

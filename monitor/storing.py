@@ -150,9 +150,7 @@ class Recorder:
         """Kept images, then dead letters, then the transaction: what a row points to exists before the row does."""
         started = time.perf_counter()
         inspections = tuple(self._keep_image(record, batch) for record in batch.inspections)
-        if batch.dead_letters:
-            self._persist("dead letters", lambda: self._publisher.dead_letters(batch.dead_letters))
-        outcome = BatchOutcome(inspections, batch.dead_letters, batch.drift)
+        outcome = BatchOutcome(inspections, self._keep_dead(batch.dead_letters), batch.drift)
         recorded = self._persist("database", lambda: self._store.record(outcome))
         STAGE_SECONDS.labels(stage="store").observe(time.perf_counter() - started)
         self._count(outcome, recorded)
@@ -179,6 +177,12 @@ class Recorder:
             log.info("The image store has room again; images are kept")
         self._full = False
         return sha256
+
+    def _keep_dead(self, letters: tuple[DeadLetter, ...]) -> tuple[DeadLetter, ...]:
+        if not letters:
+            return ()
+        places = self._persist("dead letters", lambda: self._publisher.dead_letters(letters))
+        return tuple(replace(letter, kept_at=place) for letter, place in zip(letters, places, strict=True))
 
     def _persist(self, service: str, action: Callable[[], T]) -> T:
         """Do ``action``, again and again while its server is away."""

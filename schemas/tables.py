@@ -272,7 +272,11 @@ class OutboxRow(Base):
 
 
 class DeadLetterRow(Base):
-    """The account of one message that can never be inspected; its bytes are in topic ``frames.dead``."""
+    """The account of one message that can never be inspected; its bytes are in topic ``frames.dead``.
+
+    It stays when the message was replayed (its frame then has its end at another place of the log) and when it was
+    purged (nobody wants to look at it again).
+    """
 
     __tablename__ = "dead_letters"
     __table_args__ = (UniqueConstraint("topic_id", "partition", "offset"),)
@@ -288,6 +292,15 @@ class DeadLetterRow(Base):
     detail: Mapped[str] = mapped_column(Text)
     size_bytes: Mapped[int] = mapped_column(Integer)
     received_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    # Null in rows from before places were recorded, and where the broker did not say.
+    dead_topic: Mapped[str | None] = mapped_column(String(249), comment="where its bytes lie")
+    dead_topic_id: Mapped[str | None] = mapped_column(String(64))
+    dead_partition: Mapped[int | None] = mapped_column(Integer)
+    dead_offset: Mapped[int | None] = mapped_column(BigInteger)
+    replayed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="sent to be inspected again, last")
+    replayed_by: Mapped[str | None] = mapped_column(String(128))
+    purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    purged_by: Mapped[str | None] = mapped_column(String(128))
 
 
 TABLES: Final = tuple(Base.metadata.sorted_tables)

@@ -126,13 +126,24 @@ class SqlInspectionStore:
             topic_id=record.position.topic_id,
             partition=record.position.partition,
             offset=record.position.offset,
-            camera=_readable(record.key, 128),
-            frame_id=_readable(frame_ids[0] if frame_ids else None, 128),
+            camera=readable(record.key, 128),
+            frame_id=readable(frame_ids[0] if frame_ids else None, 128),
             reason=letter.reason.value,
-            detail=_readable(letter.detail.encode(errors="replace"), MAX_DETAIL) or "",
+            detail=readable(letter.detail.encode(errors="replace"), MAX_DETAIL) or "",
             size_bytes=len(record.value or b""),
             received_at=self._now(),
+            **(place_columns(letter.kept_at) if letter.kept_at else {}),
         )
+
+
+def place_columns(place: LogPosition) -> dict[str, str | int]:
+    """Return the columns that say where a dead letter's bytes lie."""
+    return {
+        "dead_topic": place.topic,
+        "dead_topic_id": place.topic_id,
+        "dead_partition": place.partition,
+        "dead_offset": place.offset,
+    }
 
 
 def _place(position: LogPosition) -> Place:
@@ -214,7 +225,7 @@ def _outbox_message(row: OutboxRow) -> OutboxMessage:
     return OutboxMessage(id=row.id, topic=row.topic, key=row.key, headers=headers, payload=row.payload)
 
 
-def _readable(raw: bytes | None, limit: int) -> str | None:
+def readable(raw: bytes | None, limit: int) -> str | None:
     """Return what people can read of bytes that nobody has checked, and that every database can store."""
     text = (raw or b"").decode(errors="replace")
     return "".join(character for character in text if character.isprintable())[:limit] or None

@@ -29,7 +29,7 @@ from monitor.settings import DatabaseSettings
 from schemas.messages import Verdict
 from tests.faults.line import MakeLine, Message, good_png, run
 from tests.faults.prefork import Prefork
-from tests.integration.records import inspection
+from tests.integration.records import dead_letter, inspection
 
 SECRET = "hunter2"  # in every URL that may hold a password; never in what is printed
 CAMERA = ("--camera", "press-1")
@@ -197,6 +197,25 @@ REVIEWS = {
     "no such word": Case("review confirm part-12 broken", ("'broken'", "'normal'", "'defect'", "See --help")),
 }  # fmt: skip
 
+WHICH = "either their ids, or options that choose them"
+DEAD_LETTERS = {
+    "an unknown letter to show": Case("dlq show 77", ("dead letter 77: there is none", "'dlq list --state all'")),
+    "an unknown letter to replay": Case("dlq replay 1 77", ("dead letter 77: there is none",)),
+    "an unknown letter to purge": Case("dlq purge 1 77 --yes", ("dead letter 77: there is none",)),
+    "a letter that is no number": Case("dlq show part-1", ("'letter'", "valid integer", "See --help")),
+    "no letters to replay": Case("dlq replay", (WHICH, "See --help")),
+    "no letters to purge": Case("dlq purge --yes", (WHICH,)),
+    "letters named and chosen": Case("dlq replay 1 --all", (WHICH,)),
+    "letters named and chosen by age": Case("dlq purge 1 --older-than 3 --yes", (WHICH,)),
+    "no such reason": Case("dlq list --reason broken", ("'broken'", "'truncated'", "See --help")),
+    "a purger's name that is too long": Case(f"dlq purge 1 --yes --by {'x' * 129}", ("1 to 128 printable characters",)),
+    "a replayer's name that is too long": Case(f"dlq replay 1 --by {'x' * 129}", ("1 to 128 printable characters",)),
+    "no Kafka to replay from": Case(
+        "dlq replay 1", ("Kafka at kafka.bootstrap_servers = '127.0.0.1:$closed'", "not reachable", "Start it"),
+        {"kafka.bootstrap_servers": "127.0.0.1:$closed", "kafka.connect_timeout_s": 0.5},
+    ),
+}  # fmt: skip
+
 TRAININGS = {
     "no folder": Case("train $tmp/none --out $tmp/new", ("$tmp/none", "no such folder"), program="trainer"),
     "too few images": Case(
@@ -219,7 +238,7 @@ CASES = {
     f"{group}: {name}": case
     for group, cases in {
         "settings": SETTINGS, "servers": SERVERS, "bundles": BUNDLES,
-        "cameras": CAMERAS, "reviews": REVIEWS, "training": TRAININGS,
+        "cameras": CAMERAS, "reviews": REVIEWS, "dead letters": DEAD_LETTERS, "training": TRAININGS,
     }.items()
     for name, case in cases.items()
 }  # fmt: skip
@@ -303,7 +322,7 @@ def make_reviews(database_url: str) -> None:
     upgrade(database_url)
     engine = connect(DatabaseSettings.model_validate({"url": database_url}))
     frames = inspection("part-11", 1, image_sha256="0" * 64), inspection("part-12", 2)
-    SqlInspectionStore(engine, "inspections").record(BatchOutcome(frames))
+    SqlInspectionStore(engine, "inspections").record(BatchOutcome(frames, (dead_letter(3),)))
     ReviewDesk(engine).confirm("part-11", Verdict.DEFECT, "Ada")
     engine.dispose()
 

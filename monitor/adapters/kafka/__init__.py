@@ -1,8 +1,17 @@
 """Kafka: where frames come from and results go. Each client is owned by one thread."""
 
 from monitor.adapters.kafka.connection import ensure_topics
-from monitor.adapters.kafka.publisher import KafkaPublisher
+from monitor.adapters.kafka.dead_letters import DeadLetterTopic, KeptLetter
+from monitor.adapters.kafka.publisher import KafkaPublisher, dead_id
 from monitor.adapters.kafka.sender import FrameSender
 from monitor.adapters.kafka.source import KafkaSource
 
-__all__ = ["FrameSender", "KafkaPublisher", "KafkaSource", "ensure_topics"]
+__all__ = [
+    "DeadLetterTopic",
+    "FrameSender",
+    "KafkaPublisher",
+    "KafkaSource",
+    "KeptLetter",
+    "dead_id",
+    "ensure_topics",
+]

@@ -6,18 +6,23 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
+from typing import Final
 
 import structlog
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
-from kafka.producer.future import FutureRecordMetadata
+from kafka.producer.future import FutureRecordMetadata, RecordMetadata
 
 from monitor.adapters.kafka.connection import MAX_MESSAGE_BYTES, reaching_broker
 from monitor.errors import StoreUnavailableError
-from monitor.ports import DeadLetter, OutboxMessage
+from monitor.ports import DeadLetter, LogPosition, OutboxMessage
 from monitor.settings import KafkaSettings
 from schemas.errors import ServiceUnavailableError
 
+# Of the headers that tell of a message's death, which follow its own.
+FIRST_HEADER: Final = "dead_reason"
+ID_HEADER: Final = "dead_id"
+OMITTED_HEADER: Final = "dead_value_omitted"
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 log = structlog.get_logger()
@@ -69,13 +74,16 @@ class KafkaPublisher:
         self._delivery_timeout_s = delivery_timeout_s
         self._producer: KafkaProducer | None = make_producer(settings, delivery_timeout_s, None)
 
-    def dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+    def dead_letters(self, letters: Sequence[DeadLetter]) -> Sequence[LogPosition | None]:
         """Send the original bytes, key and headers, and the reason, to the dead-letter topic.
+
+        Returns:
+            Where each of them lies there; None where the broker did not say.
 
         Raises:
             StoreUnavailableError: the broker did not acknowledge all of them; send all again later.
         """
-        self._send([_dead_message(letter, self._settings.dead_topic) for letter in letters])
+        return self._send([_dead_message(letter, self._settings.dead_topic) for letter in letters])
 
     def events(self, messages: Sequence[OutboxMessage]) -> None:
         """Send outbox messages to their topics.
@@ -94,36 +102,24 @@ class KafkaPublisher:
         """Disconnect. Nothing is left to flush: every call waited for its acknowledgements."""
         self._discard()
 
-    def _send(self, messages: Sequence[Message]) -> None:
+    def _send(self, messages: Sequence[Message]) -> list[LogPosition | None]:
         if not messages:
-            return
+            return []
         try:
             producer = self._producer or make_producer(self._settings, self._delivery_timeout_s, 0)
             self._producer = producer
-            refused = self._send_and_wait(producer, messages)
+            sent = send_and_wait(producer, messages, self._delivery_timeout_s)
+            refused = [number for number, metadata in enumerate(sent) if metadata is None]
             # Stripped, they fit; what the broker refused stays readable where it came from.
-            self._send_and_wait(producer, [_without_value(message) for message in refused])
+            stripped = [_without_value(messages[number]) for number in refused]
+            again = send_and_wait(producer, stripped, self._delivery_timeout_s)
+            for number, metadata in zip(refused, again, strict=True):
+                sent[number] = metadata
+            return [_place(producer, metadata) for metadata in sent]
         except (KafkaError, ServiceUnavailableError) as error:
             # A new producer next time: an idempotent one may never recover from a broker that forgot it.
             self._discard()
             raise StoreUnavailableError(f"Kafka did not acknowledge: {error}") from error  # noqa: EM102, TRY003 - one place
-
-    def _send_and_wait(self, producer: KafkaProducer, messages: Sequence[Message]) -> list[Message]:
-        """Return the messages that are too large for the broker; all others are acknowledged."""
-        deadline = monotonic() + self._delivery_timeout_s
-        sent: list[tuple[Message, FutureRecordMetadata]] = []
-        refused = []
-        for message in messages:
-            try:
-                sent.append((message, send(producer, message)))
-            except TOO_LARGE:
-                refused.append(message)
-        for message, future in sent:
-            try:
-                future.get(timeout=max(0.001, deadline - monotonic()))
-            except TOO_LARGE:
-                refused.append(message)
-        return refused
 
     def _discard(self) -> None:
         producer, self._producer = self._producer, None
@@ -136,6 +132,31 @@ def send(producer: KafkaProducer, message: Message) -> FutureRecordMetadata:
     return producer.send(message.topic, message.value, key=message.key, headers=list(message.headers))
 
 
+def send_and_wait(
+    producer: KafkaProducer, messages: Sequence[Message], timeout_s: float
+) -> list[RecordMetadata | None]:
+    """Send messages and return where each went; None for those that are too large for the broker.
+
+    Raises:
+        KafkaError: the broker did not acknowledge all others within ``timeout_s``.
+    """
+    deadline = monotonic() + timeout_s
+    futures: list[FutureRecordMetadata | None] = []
+    for message in messages:
+        try:
+            futures.append(send(producer, message))
+        except TOO_LARGE:
+            futures.append(None)
+    return [None if future is None else _acknowledged(future, deadline) for future in futures]
+
+
+def _acknowledged(future: FutureRecordMetadata, deadline: float) -> RecordMetadata | None:
+    try:
+        return future.get(timeout=max(0.001, deadline - monotonic()))
+    except TOO_LARGE:
+        return None
+
+
 def discard_producer(producer: KafkaProducer) -> None:
     """Close a producer at once; what it still had to send fails."""
     # close() waits for the messages first, and without a broker it would raise and leave its thread sending them.
@@ -144,15 +165,28 @@ def discard_producer(producer: KafkaProducer) -> None:
         producer.close(timeout=1)
 
 
+def dead_id(position: LogPosition) -> str:
+    """Return the ``dead_id`` of the letter that a message at this place became."""
+    return f"{position.topic_id}/{position.partition}/{position.offset}"
+
+
+def _place(producer: KafkaProducer, metadata: RecordMetadata | None) -> LogPosition | None:
+    # -1: an idempotent producer that sends again is told "I have it", and not where.
+    if metadata is None or metadata.offset < 0:
+        return None
+    topic_id = str(producer._metadata.topic_id(metadata.topic) or "")  # noqa: SLF001 - kept nowhere else
+    return LogPosition(metadata.topic, topic_id, metadata.partition, metadata.offset)
+
+
 def _dead_message(letter: DeadLetter, topic: str) -> Message:
     record, position = letter.record, letter.record.position
     reasons = {
-        "dead_reason": letter.reason.value,
+        FIRST_HEADER: letter.reason.value,
         "dead_detail": letter.detail,
         "dead_topic": position.topic,
         "dead_partition": str(position.partition),
         "dead_offset": str(position.offset),
-        "dead_id": f"{position.topic_id}/{position.partition}/{position.offset}",
+        ID_HEADER: dead_id(position),
     }
     headers = (*record.headers, *((name, text.encode()) for name, text in reasons.items()))
     # kafka-python refuses a message with neither key nor value.
@@ -163,4 +197,4 @@ def _dead_message(letter: DeadLetter, topic: str) -> Message:
 def _without_value(message: Message) -> Message:
     size = len(message.value or b"")
     log.error("message too large for its topic; sent without its value", topic=message.topic, bytes=size)
-    return replace(message, value=None, headers=(*message.headers, ("dead_value_omitted", str(size).encode())))
+    return replace(message, value=None, headers=(*message.headers, (OMITTED_HEADER, str(size).encode())))

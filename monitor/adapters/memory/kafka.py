@@ -96,9 +96,11 @@ class MemoryPublisher:
         self.sent_letters: list[DeadLetter] = []
         self.sent_events: list[OutboxMessage] = []
 
-    def dead_letters(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep the letters."""
+    def dead_letters(self, letters: Sequence[DeadLetter]) -> Sequence[LogPosition]:
+        """Keep the letters; each one's offset is its index in ``sent_letters``."""
+        first = len(self.sent_letters)
         self.sent_letters.extend(letters)
+        return [LogPosition("frames.dead", "", 0, offset) for offset in range(first, len(self.sent_letters))]
 
     def events(self, messages: Sequence[OutboxMessage]) -> None:
         """Keep the messages."""
