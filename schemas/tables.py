@@ -279,7 +279,7 @@ class DeadLetterRow(Base):
     """
 
     __tablename__ = "dead_letters"
-    __table_args__ = (UniqueConstraint("topic_id", "partition", "offset"),)
+    __table_args__ = (UniqueConstraint("topic_id", "partition", "offset"), Index(None, "frame_id"))
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     topic: Mapped[str] = mapped_column(String(249))

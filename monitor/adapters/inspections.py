@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
 import tenacity
-from sqlalchemy import Engine, select, tuple_, update
+from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from monitor.adapters.database import WRITES, while_running
 from monitor.adapters.drift_reports import as_drift_report, drift_row
+from monitor.adapters.settled import MAX_NAME, Settled, readable
 from monitor.ports import BatchOutcome, DeadLetter, DriftReport, InspectionRecord, LogPosition, OutboxMessage, Recorded
 from schemas.messages import InspectionEvent, utc_now
 from schemas.tables import DeadLetterRow, DriftStateRow, InspectionRow, OutboxRow, RegionRow
 
 MAX_DETAIL: Final = 2000
-
-Place = tuple[str, int, int]
 
 
 class SqlInspectionStore:
@@ -40,7 +39,8 @@ class SqlInspectionStore:
     def record(self, outcome: BatchOutcome) -> Recorded:
         """Store a batch and its outbox in one transaction; what is stored already stays as it is.
 
-        A frame is stored already when its frame id is, or its place in the log.
+        A frame is stored already when its frame id is, or its place in the log; a dead letter also when one of the same
+        camera and frame id waits.
 
         Raises:
             StoreUnavailableError: the database is away. Repeat the call: should the commit have got through although
@@ -56,18 +56,9 @@ class SqlInspectionStore:
     )
     def _record(self, outcome: BatchOutcome) -> Recorded:
         with Session(self._writer) as session, session.begin():
-            frames, places = _settled(session, outcome)
-            inspections = []
-            for record in outcome.inspections:
-                if record.frame.frame_id not in frames and _place(record.position) not in places:
-                    inspections.append(record)
-                    frames.add(record.frame.frame_id)
-                    places.add(_place(record.position))
-            letters = []
-            for letter in outcome.dead_letters:
-                if _place(letter.record.position) not in places:
-                    letters.append(letter)
-                    places.add(_place(letter.record.position))
+            settled = Settled.find(session, outcome)
+            inspections = [record for record in outcome.inspections if settled.takes(record)]
+            letters = [letter for letter in outcome.dead_letters if settled.takes_letter(letter)]
             session.add_all(_inspection_row(record) for record in inspections)
             session.add_all(self._outbox_row(record) for record in inspections)
             session.add_all(self._dead_letter_row(letter) for letter in letters)
@@ -126,8 +117,8 @@ class SqlInspectionStore:
             topic_id=record.position.topic_id,
             partition=record.position.partition,
             offset=record.position.offset,
-            camera=readable(record.key, 128),
-            frame_id=readable(frame_ids[0] if frame_ids else None, 128),
+            camera=readable(record.key, MAX_NAME),
+            frame_id=readable(frame_ids[0] if frame_ids else None, MAX_NAME),
             reason=letter.reason.value,
             detail=readable(letter.detail.encode(errors="replace"), MAX_DETAIL) or "",
             size_bytes=len(record.value or b""),
@@ -144,29 +135,6 @@ def place_columns(place: LogPosition) -> dict[str, str | int]:
         "dead_partition": place.partition,
         "dead_offset": place.offset,
     }
-
-
-def _place(position: LogPosition) -> Place:
-    return position.topic_id, position.partition, position.offset
-
-
-def _settled(session: Session, outcome: BatchOutcome) -> tuple[set[str], set[Place]]:
-    """Return which of the batch's frame ids and places in the log are stored already."""
-    frame_ids = {record.frame.frame_id for record in outcome.inspections}
-    places = {_place(record.position) for record in outcome.inspections}
-    places |= {_place(letter.record.position) for letter in outcome.dead_letters}
-    frames = session.scalars(select(InspectionRow.frame_id).where(InspectionRow.frame_id.in_(frame_ids)))
-    return set(frames), _stored_places(session, places)
-
-
-def _stored_places(session: Session, places: Iterable[Place]) -> set[Place]:
-    stored: set[Place] = set()
-    # Both tables: a frame that was a dead letter stays one, even if the limits were raised since.
-    for table in (InspectionRow, DeadLetterRow):
-        columns = (table.topic_id, table.partition, table.offset)
-        rows = session.execute(select(*columns).where(tuple_(*columns).in_(list(places))))
-        stored.update((topic_id, partition, offset) for topic_id, partition, offset in rows)
-    return stored
 
 
 def _inspection_row(record: InspectionRecord) -> InspectionRow:
@@ -223,9 +191,3 @@ def inspection_event(record: InspectionRecord) -> InspectionEvent:
 def _outbox_message(row: OutboxRow) -> OutboxMessage:
     headers = tuple((name, value) for name, value in row.headers)
     return OutboxMessage(id=row.id, topic=row.topic, key=row.key, headers=headers, payload=row.payload)
-
-
-def readable(raw: bytes | None, limit: int) -> str | None:
-    """Return what people can read of bytes that nobody has checked, and that every database can store."""
-    text = (raw or b"").decode(errors="replace")
-    return "".join(character for character in text if character.isprintable())[:limit] or None

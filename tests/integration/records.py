@@ -64,9 +64,10 @@ def inspection(
 
 
 def dead_letter(
-    offset: int, *, key: bytes | None = b"cam1", frame_id: bytes = b"dead", detail: str = "x"
+    offset: int, *, key: bytes | None = b"cam1", frame_id: bytes | None = None, detail: str = "x"
 ) -> DeadLetter:
-    record = RawRecord(position(offset), key, (("ce_id", frame_id),), b"bytes")
+    name = b"dead-%d" % offset if frame_id is None else frame_id
+    record = RawRecord(position(offset), key, (("ce_id", name),), b"bytes")
     return DeadLetter(record, Reason.NOT_AN_IMAGE, detail)
 
 

@@ -56,6 +56,18 @@ class Contract:
         again = BatchOutcome((inspection("f3", 2),), (dead_letter(1),))
         assert store.record(again) == Recorded(inspections=0, dead_letters=0, repeats=2)
 
+    def test_a_broken_frame_sent_twice_is_one_dead_letter(self, store: InspectionStore) -> None:
+        twice = BatchOutcome(dead_letters=(dead_letter(1, frame_id=b"a"), dead_letter(2, frame_id=b"a")))
+        assert store.record(twice) == Recorded(inspections=0, dead_letters=1, repeats=1)
+        others = (
+            dead_letter(3, frame_id=b"a"),
+            dead_letter(4, frame_id=b"a", key=b"cam2"),
+            dead_letter(5, frame_id=b""),
+        )
+        assert store.record(BatchOutcome(dead_letters=others)) == Recorded(inspections=0, dead_letters=2, repeats=1)
+        nameless = BatchOutcome(dead_letters=(dead_letter(6, frame_id=b""),))
+        assert store.record(nameless).dead_letters == 1
+
     def test_a_recreated_topic_starts_at_offset_zero_again(self, store: InspectionStore) -> None:
         store.record(BatchOutcome((inspection("f1", 0),)))
         assert store.record(BatchOutcome((inspection("f2", 0, topic_id="topic-2"),))).inspections == 1

@@ -32,8 +32,10 @@ def _columns() -> tuple[sa.Column[Any], ...]:
 def upgrade() -> None:
     for column in _columns():
         op.add_column("dead_letters", column)
+    op.create_index(op.f("ix_dead_letters_frame_id"), "dead_letters", ["frame_id"])
 
 
 def downgrade() -> None:
+    op.drop_index(op.f("ix_dead_letters_frame_id"), "dead_letters")
     for column in reversed(_columns()):
         op.drop_column("dead_letters", column.name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monitor.adapters.inspections import inspection_event
-from monitor.ports import BatchOutcome, DeadLetter, DriftReport, InspectionRecord, LogPosition, OutboxMessage, Recorded
+from monitor.adapters.settled import Settled
+from monitor.ports import BatchOutcome, DeadLetter, DriftReport, InspectionRecord, OutboxMessage, Recorded
 
 
 class MemoryInspectionStore:
@@ -19,26 +20,23 @@ class MemoryInspectionStore:
         self.inspections: dict[str, InspectionRecord] = {}
         self.dead_letters: list[DeadLetter] = []
         self.drift: dict[tuple[str, str], DriftReport] = {}
-        self._places: set[tuple[str, int, int]] = set()
+        self._settled = Settled()
         self._topic = inspections_topic
         self._outbox: dict[int, OutboxMessage] = {}
         self._events = 0
 
     def record(self, outcome: BatchOutcome) -> Recorded:
         """Store a batch and its outbox; what is stored already stays as it is."""
-        inspections = letters = 0
-        for record in outcome.inspections:
-            if record.frame.frame_id not in self.inspections and self._settle(record.position):
-                self.inspections[record.frame.frame_id] = record
-                self._announce(record)
-                inspections += 1
-        for letter in outcome.dead_letters:
-            if self._settle(letter.record.position):
-                self.dead_letters.append(letter)
-                letters += 1
+        inspections = [record for record in outcome.inspections if self._settled.takes(record)]
+        letters = [letter for letter in outcome.dead_letters if self._settled.takes_letter(letter)]
+        for record in inspections:
+            self.inspections[record.frame.frame_id] = record
+            self._announce(record)
+        self.dead_letters += letters
         self.drift |= {(report.camera, report.model_id): report for report in outcome.drift}
-        repeats = len(outcome.inspections) + len(outcome.dead_letters) - inspections - letters
-        return Recorded(inspections=inspections, dead_letters=letters, repeats=repeats)
+        given = len(outcome.inspections) + len(outcome.dead_letters)
+        new = len(inspections) + len(letters)
+        return Recorded(inspections=len(inspections), dead_letters=len(letters), repeats=given - new)
 
     def drift_report(self, camera: str, model_id: str) -> DriftReport | None:
         """Return the drift report stored last of a camera and model, if any."""
@@ -52,12 +50,6 @@ class MemoryInspectionStore:
         """Mark outbox messages as published."""
         for id_ in ids:
             self._outbox.pop(id_, None)
-
-    def _settle(self, position: LogPosition) -> bool:
-        place = (position.topic_id, position.partition, position.offset)
-        new = place not in self._places
-        self._places.add(place)
-        return new
 
     def _announce(self, record: InspectionRecord) -> None:
         event = inspection_event(record)

@@ -1,0 +1,95 @@
+"""What of a batch is in the database already: a frame once, a place in the log once, a waiting dead letter once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.orm import Session
+
+from monitor.ports import BatchOutcome, DeadLetter, InspectionRecord, LogPosition, RawRecord
+from schemas.tables import DeadLetterRow, InspectionRow
+
+MAX_NAME: Final = 128
+
+Place = tuple[str, int, int]
+Name = tuple[str, str]
+
+
+@dataclass
+class Settled:
+    """What is stored; asked in the order of the batch, it also remembers what it said yes to.
+
+    Attributes:
+        frames: ids of inspected frames.
+        places: places in the log.
+        waiting: camera and frame id of dead letters that wait. A camera that sends a broken frame again, because it
+            does not know whether it arrived, adds none; one that people sent to be inspected again does not wait.
+    """
+
+    frames: set[str] = field(default_factory=set)
+    places: set[Place] = field(default_factory=set)
+    waiting: set[Name] = field(default_factory=set)
+
+    @classmethod
+    def find(cls, session: Session, outcome: BatchOutcome) -> Self:
+        """Ask the database about all that is in a batch."""
+        frame_ids = {record.frame.frame_id for record in outcome.inspections}
+        places = {_place(record.position) for record in outcome.inspections}
+        places |= {_place(letter.record.position) for letter in outcome.dead_letters}
+        names = {name_of(letter.record) for letter in outcome.dead_letters}
+        frames = session.scalars(select(InspectionRow.frame_id).where(InspectionRow.frame_id.in_(frame_ids)))
+        return cls(set(frames), _stored_places(session, places), _waiting(session, names - {None}))
+
+    def takes(self, record: InspectionRecord) -> bool:
+        """Return whether an inspection is new."""
+        if record.frame.frame_id in self.frames or _place(record.position) in self.places:
+            return False
+        self.frames.add(record.frame.frame_id)
+        self.places.add(_place(record.position))
+        return True
+
+    def takes_letter(self, letter: DeadLetter) -> bool:
+        """Return whether a dead letter is new."""
+        name = name_of(letter.record)
+        if _place(letter.record.position) in self.places or name in self.waiting:
+            return False
+        self.places.add(_place(letter.record.position))
+        if name is not None:
+            self.waiting.add(name)
+        return True
+
+
+def name_of(record: RawRecord) -> Name | None:
+    """Return the camera and the frame id of a message that nobody has checked, if both are readable."""
+    frame_ids = [value for name, value in record.headers if name.lower() == "ce_id"]
+    camera, frame_id = readable(record.key, MAX_NAME), readable(frame_ids[0] if frame_ids else None, MAX_NAME)
+    return (camera, frame_id) if camera and frame_id else None
+
+
+def readable(raw: bytes | None, limit: int) -> str | None:
+    """Return what people can read of bytes that nobody has checked, and that every database can store."""
+    text = (raw or b"").decode(errors="replace")
+    return "".join(character for character in text if character.isprintable())[:limit] or None
+
+
+def _place(position: LogPosition) -> Place:
+    return position.topic_id, position.partition, position.offset
+
+
+def _stored_places(session: Session, places: Iterable[Place]) -> set[Place]:
+    stored: set[Place] = set()
+    # Both tables: a frame that was a dead letter stays one, even if the limits were raised since.
+    for table in (InspectionRow, DeadLetterRow):
+        columns = (table.topic_id, table.partition, table.offset)
+        rows = session.execute(select(*columns).where(tuple_(*columns).in_(list(places))))
+        stored.update((topic_id, partition, offset) for topic_id, partition, offset in rows)
+    return stored
+
+
+def _waiting(session: Session, names: Iterable[Name | None]) -> set[Name]:
+    columns = (DeadLetterRow.camera, DeadLetterRow.frame_id)
+    query = select(*columns).where(tuple_(*columns).in_(list(names)), DeadLetterRow.replayed_at.is_(None))
+    return {(camera, frame_id) for camera, frame_id in session.execute(query) if camera and frame_id}
