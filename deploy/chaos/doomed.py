@@ -1,7 +1,7 @@
-"""A program of the monitor that kills itself at a commit point: ``python -m deploy.chaos.doomed POINT HITS ...``.
+"""A program of the monitor that ends at a commit point: ``python -m deploy.chaos.doomed POINT HITS SIGNAL ...``.
 
-It is the program itself, in its own process; only the one method is wrapped. The kill is SIGKILL: nothing is flushed,
-no handler runs, as when the power fails.
+It is the program itself, in its own process; only the one method is wrapped. With SIGKILL nothing is flushed and no
+handler runs, as when the power fails; with SIGSTOP it stands still until it gets SIGCONT.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sqlalchemy.orm import Session
 from deploy.chaos.points import BY_NAME, CommitPoint
 
 
-def doom(point: CommitPoint, hits: int) -> None:
-    """Kill this process when it comes to ``point`` for the ``hits``-th time."""
+def doom(point: CommitPoint, hits: int, sign: signal.Signals = signal.SIGKILL) -> None:
+    """Send this process a signal when it comes to ``point`` for the ``hits``-th time."""
     count = itertools.count(1)  # atomic: the moment may come on any thread
 
     def strike() -> None:
         if next(count) == hits:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), sign)
 
     if point.method is None:
         event.listen(Session, "after_flush", lambda *_: strike())
@@ -56,8 +56,8 @@ def _wrapped(method: Callable[..., Any], point: CommitPoint, strike: Callable[[]
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    doom(BY_NAME[sys.argv[1]], int(sys.argv[2]))
-    sys.argv[1:] = sys.argv[3:]
+    doom(BY_NAME[sys.argv[1]], int(sys.argv[2]), signal.Signals[sys.argv[3]])
+    sys.argv[1:] = sys.argv[4:]
     from monitor.__main__ import main
 
     main()

@@ -65,7 +65,7 @@ class Life:
         arguments = ["--config", str(world.config), COMMANDS[kind]]
         module = "monitor"
         if fate.point is not None:
-            module, arguments = "deploy.chaos.doomed", [fate.point.name, str(fate.hits), *arguments]
+            module, arguments = "deploy.chaos.doomed", [fate.point.name, str(fate.hits), "SIGKILL", *arguments]
         self._program = Program(name, arguments, world.directory, module).start()
         self.killed = self.provoked = False
         self._frozen = False
