@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
 
-.PHONY: help install demo bench chaos test lint format clean
+.PHONY: help install demo bench chaos load test fuzz lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,7 +11,9 @@ help:
 	@echo "make demo     train on a simulated line, stream it, inspect it, teach it (Ctrl-C ends it)"
 	@echo "make bench    measure how the bank learns: make bench ARGS='drift --bundle demo/bundle --out out'"
 	@echo "make chaos    kill everything, again and again, and count: make chaos ARGS='--database postgresql'"
+	@echo "make load     send twice what can be inspected, under each policy of overload"
 	@echo "make test     install what the tests need, then lint, type-check and test"
+	@echo "make fuzz     feed 100 000 broken inputs to whatever reads from outside (six minutes)"
 	@echo "make lint     ruff and mypy --strict"
 	@echo "make format   let ruff format the code"
 	@echo "make clean    remove .venv and what demo and tests left"
@@ -38,10 +40,17 @@ bench: $(VENV)/.local
 chaos: $(VENV)/.dev
 	$(RUN) -m deploy.chaos storm $(ARGS)
 
+load: $(VENV)/.dev
+	$(RUN) -m deploy.chaos load $(ARGS)
+
 # A file at a time on each core: the tests of one file share what takes long to make.
 test: $(VENV)/.dev
 	$(MAKE) --no-print-directory lint
 	$(RUN) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+# Inputs of each test, three times as many of images; the suite has twenty.
+fuzz: $(VENV)/.dev
+	FUZZ_EXAMPLES=4700 $(RUN) -m pytest tests/fuzz --quiet --timeout 900 $(ARGS)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

@@ -41,6 +41,9 @@ def decode_image(
     if header.width * header.height > limits.max_frame_pixels:
         detail = f"{header.width} x {header.height} pixels, limits.max_frame_pixels is {limits.max_frame_pixels}"
         raise InvalidFrameError(Reason.TOO_MANY_PIXELS, detail)
+    if header.tile_pixels > limits.max_frame_pixels:
+        detail = f"tiles of {header.tile_pixels} pixels, limits.max_frame_pixels is {limits.max_frame_pixels}"
+        raise InvalidFrameError(Reason.TOO_MANY_PIXELS, detail)
     if source_size is not None and (header.height, header.width) != source_size:
         detail = f"{header.width} x {header.height} pixels, the model expects {source_size[1]} x {source_size[0]}"
         raise InvalidFrameError(Reason.WRONG_SIZE, detail)

@@ -9,25 +9,30 @@ from dataclasses import dataclass
 from schemas.errors import InvalidFrameError, Reason
 
 MAX_JPEG_SEGMENTS = 1000
+MAX_PNG_CHUNKS = 100_000
 JPEG_END = b"\xff\xd9"
-PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 _JPEG_STANDALONE = {0x01, *range(0xD0, 0xD8)}
 _JPEG_FRAME_HEADERS = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SCAN = 0xDA
-_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_TIFF_SIDES = (256, 257, 322, 323)  # width and height of the image, and of a tile
 _TIFF_SHORT, _TIFF_LONG = 3, 4
+_PNG_SECOND_CHUNK = 33  # behind the signature and the header
 _BMP_CORE_HEADER = 12
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """The image's type and its size in pixels; ``complete`` is False when its end is missing for certain."""
+    """The image's type and its size in pixels; ``complete`` is False when its end is missing for certain.
+
+    ``tile_pixels``: the size of each of its tiles, which are decoded whole, however small the image is.
+    """
 
     content_type: str
     width: int
     height: int
     complete: bool = True
+    tile_pixels: int = 0
 
 
 def read_image_header(data: bytes) -> ImageHeader:
@@ -51,10 +56,25 @@ def read_image_header(data: bytes) -> ImageHeader:
 
 
 def _read_png(data: bytes) -> ImageHeader:
-    kind, width, height = struct.unpack_from(">4sII", data, 12)
-    if kind != b"IHDR":
+    length, kind, width, height = struct.unpack_from(">I4sII", data, 8)
+    if kind != b"IHDR" or length != 13:  # noqa: PLR2004 - as the format says
         raise InvalidFrameError(Reason.NOT_AN_IMAGE, "a PNG whose first chunk is not its header")
-    return ImageHeader("image/png", width, height, complete=PNG_END in data)
+    return ImageHeader("image/png", width, height, complete=_has_all_chunks(data))
+
+
+def _has_all_chunks(data: bytes) -> bool:
+    """Return whether a PNG goes on to its end; decoders take memory for a chunk's length before they look for it."""
+    position = _PNG_SECOND_CHUNK
+    for _ in range(MAX_PNG_CHUNKS):
+        if position + 12 > len(data):
+            return False
+        length, kind = struct.unpack_from(">I4s", data, position)
+        position += 12 + length
+        if kind == b"IEND":
+            return position <= len(data)
+        if kind == b"IHDR":
+            raise InvalidFrameError(Reason.NOT_AN_IMAGE, "a PNG with two headers")
+    raise InvalidFrameError(Reason.NOT_AN_IMAGE, f"a PNG with more than {MAX_PNG_CHUNKS} chunks")
 
 
 def _read_jpeg(data: bytes) -> ImageHeader:
@@ -89,13 +109,18 @@ def _read_tiff(data: bytes) -> ImageHeader:
     order = "<" if data[:2] == b"II" else ">"
     (directory,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, directory)
-    values = {}
+    values: dict[int, int] = {}
     for entry in range(count):
         tag, kind, _, wide = struct.unpack_from(f"{order}HHII", data, directory + 2 + 12 * entry)
-        if tag in {_TIFF_WIDTH, _TIFF_HEIGHT} and kind in {_TIFF_SHORT, _TIFF_LONG}:
-            (short,) = struct.unpack_from(f"{order}H", data, directory + 10 + 12 * entry)
-            values[tag] = short if kind == _TIFF_SHORT else wide
-    return ImageHeader("image/tiff", values.get(_TIFF_WIDTH, 0), values.get(_TIFF_HEIGHT, 0))
+        if tag not in _TIFF_SIDES:
+            continue
+        # A decoder might take the other one, or read the type that is not read here.
+        if tag in values or kind not in {_TIFF_SHORT, _TIFF_LONG}:
+            raise InvalidFrameError(Reason.NOT_AN_IMAGE, f"a TIFF whose tag {tag} is there twice, or of type {kind}")
+        (short,) = struct.unpack_from(f"{order}H", data, directory + 10 + 12 * entry)
+        values[tag] = short if kind == _TIFF_SHORT else wide
+    width, height, tile_width, tile_height = (values.get(tag, 0) for tag in _TIFF_SIDES)
+    return ImageHeader("image/tiff", width, height, tile_pixels=tile_width * tile_height)
 
 
 def _read_webp(data: bytes) -> ImageHeader:

@@ -13,74 +13,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
+from monitor import settings_values as values
 from schemas.errors import ConfigurationError
 from schemas.messages import Identifier
 
 PREFIX = "PAEDID_"
 CONFIG_VARIABLE = "PAEDID_CONFIG"
-MAX_CONFIG_BYTES = 1_000_000
-DATABASE_DRIVERS = frozenset({"sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg"})
 
 HIDDEN = "..."
 
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._\-]{1,249}$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Pitch = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
-
-
-def _bootstrap(value: str) -> str:
-    for server in value.split(","):
-        host, _, port = server.strip().rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:  # noqa: PLR2004 - the ports there are
-            msg = f"{server.strip()!r} is not host:port"
-            raise ValueError(msg)
-    return value
-
-
-def _redis_url(value: str) -> str:
-    if not value.startswith(("redis://", "rediss://", "unix://")):
-        msg = "not a redis://, rediss:// or unix:// URL"
-        raise ValueError(msg)
-    return value
-
-
-def _database_url(value: SecretStr) -> SecretStr:
-    try:
-        url = make_url(value.get_secret_value())
-    except ArgumentError as error:
-        msg = "not an SQLAlchemy URL such as sqlite:///monitor.db or postgresql+psycopg://user@host/name"
-        raise ValueError(msg) from error
-    if url.drivername not in DATABASE_DRIVERS:
-        msg = f"{url.drivername!r} is not supported; use sqlite or postgresql+psycopg"
-        raise ValueError(msg)
-    return value
-
-
-def _by_camera(value: object) -> object:
-    """Read a mapping from an environment variable's text; a camera that is called 1 is no number."""
-    if isinstance(value, str):
-        try:
-            value = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            msg = "not a mapping such as {line-1: 12.5}"
-            raise ValueError(msg) from error
-    return {str(camera): pitch for camera, pitch in value.items()} if isinstance(value, dict) else value
-
-
-def _names(value: object) -> object:
-    """Read a list from an environment variable's text, nothing as no names; a camera that is called 1 is no number."""
-    if isinstance(value, str):
-        try:
-            value = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            msg = "not a list such as [line-1, line-2]"
-            raise ValueError(msg) from error
-    return [str(camera) for camera in value or ()] if value is None or isinstance(value, list | tuple) else value
 
 
 OverloadPolicy = Literal["wait", "skip-oldest", "deadline"]
@@ -93,7 +39,7 @@ class _Section(BaseModel):
 class KafkaSettings(_Section):
     """Where frames come from and results go to."""
 
-    bootstrap_servers: Annotated[str, AfterValidator(_bootstrap)] = "127.0.0.1:9092"
+    bootstrap_servers: Annotated[str, AfterValidator(values.bootstrap)] = "127.0.0.1:9092"
     """The brokers, host:port, separated by commas."""
     group: TopicName = "paedid-monitor"
     """The consumer group: workers of one group share the cameras between them."""
@@ -116,7 +62,7 @@ class KafkaSettings(_Section):
 class RedisSettings(_Section):
     """Where the memory bank lives online."""
 
-    url: Annotated[str, AfterValidator(_redis_url)] = "redis://127.0.0.1:6379/0"
+    url: Annotated[str, AfterValidator(values.redis_url)] = "redis://127.0.0.1:6379/0"
     """redis://host:port/database, rediss:// with TLS, or unix:// for a socket."""
     password: SecretStr | None = None
     """Better given as a file: PAEDID_REDIS__PASSWORD_FILE."""
@@ -129,7 +75,7 @@ class RedisSettings(_Section):
 class DatabaseSettings(_Section):
     """Where results, masks, reviews and the bank's history are kept."""
 
-    url: Annotated[SecretStr, AfterValidator(_database_url)] = SecretStr("sqlite:///monitor.db")
+    url: Annotated[SecretStr, AfterValidator(values.database_url)] = SecretStr("sqlite:///monitor.db")
     """sqlite:///file.db or postgresql+psycopg://user:password@host/name."""
     migrate: bool = True
     """Bring the tables up to date at start. Where another job does that, turn it off: old tables are then an error."""
@@ -187,7 +133,7 @@ class LimitSettings(_Section):
 class CameraSettings(_Section):
     """Which cameras there are, and how large things are that they see: with it, defects are measured in mm as well."""
 
-    known: Annotated[tuple[Identifier, ...], BeforeValidator(_names), Field(max_length=10_000)] = ()
+    known: Annotated[tuple[Identifier, ...], BeforeValidator(values.names), Field(max_length=10_000)] = ()
     """Their names, [line-1, line-2]: frames of any other camera go to the dead letters. Empty: any may come."""
     most: Annotated[int, Field(ge=1, le=10_000)] = 64
     """While known is empty: a worker takes so many cameras, the first it hears of, and keeps a bank for each. Frames of
@@ -197,14 +143,14 @@ class CameraSettings(_Section):
     """Which frames are stored uninspected when more come than can be inspected. deadline: those that would get their
     verdict later than their camera waits for it (its frames say how long, in ce_deadlinems; one that does not say,
     waits). skip-oldest: those behind which most_waiting newer ones wait. wait: none, so they get later and later."""
-    overload_of: Annotated[dict[Identifier, OverloadPolicy], BeforeValidator(_by_camera)] = {}
+    overload_of: Annotated[dict[Identifier, OverloadPolicy], BeforeValidator(values.by_camera)] = {}
     """For cameras that differ, by name: {line-1: wait, line-2: skip-oldest}."""
     most_waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """For skip-oldest: so many newer frames may wait in the frame's partition of Kafka."""
 
     pixel_pitch_um: Pitch | None = None
     """What a pixel covers of the part (not of the sensor), in micrometres: field of view / pixels. For all cameras."""
-    pixel_pitch_um_of: Annotated[dict[Identifier, Pitch], BeforeValidator(_by_camera)] = {}
+    pixel_pitch_um_of: Annotated[dict[Identifier, Pitch], BeforeValidator(values.by_camera)] = {}
     """For cameras that differ, by name: {line-1: 12.5, line-2: 40}."""
 
     def overload_at(self, camera: str) -> OverloadPolicy:
@@ -286,10 +232,10 @@ def load_settings(config: Path | None = None, environment: Mapping[str, str] | N
     environment = os.environ if environment is None else environment
     if config is None and environment.get(CONFIG_VARIABLE):
         config = Path(environment[CONFIG_VARIABLE])
-    values = _read_yaml(config) if config else {}
-    origins = _apply_environment(values, environment)
+    found = _read_yaml(config) if config else {}
+    origins = _apply_environment(found, environment)
     try:
-        return Settings.model_validate(values)
+        return Settings.model_validate(found)
     except ValidationError as error:
         raise _explain(error, origins, config) from None
 
@@ -301,14 +247,11 @@ def redact(url: str) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigurationError("config", str(path), "the file is larger than 1 MB", "Name a settings file.")
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = values.parse_yaml(values.read_text(path))
     except OSError as error:
         raise ConfigurationError("config", str(path), error.strerror or str(error), "Name a readable file.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = "not YAML: " + " ".join(str(error).split())
-        raise ConfigurationError("config", str(path), problem, "Correct the file.") from None
+    except ValueError as error:
+        raise ConfigurationError("config", str(path), f"not YAML: {error}", "Correct the file.") from None
     if document is None:
         return {}
     if not isinstance(document, dict) or not all(isinstance(v, dict) for v in document.values()):
@@ -317,8 +260,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return {str(section): {str(k): v for k, v in keys.items()} for section, keys in document.items()}
 
 
-def _apply_environment(values: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
-    """Overlay environment variables on ``values``; return which variable set which key."""
+def _apply_environment(found: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
+    """Overlay environment variables on ``found``; return which variable set which key."""
     origins: dict[str, str] = {}
     for name, text in sorted(environment.items()):
         if not name.startswith(PREFIX) or "__" not in name:
@@ -328,11 +271,11 @@ def _apply_environment(values: dict[str, Any], environment: Mapping[str, str]) -
         if key.endswith("_file"):
             key = key.removesuffix("_file")
             try:
-                value = Path(text).read_text(encoding="utf-8").strip()
-            except OSError as error:
-                problem = error.strerror or str(error)
+                value = values.read_text(Path(text)).strip()
+            except (OSError, ValueError) as error:
+                problem = getattr(error, "strerror", None) or str(error)
                 raise ConfigurationError(name, text, problem, "Name a readable file that holds the value.") from None
-        values.setdefault(section, {})[key] = value
+        found.setdefault(section, {})[key] = value
         origins[f"{section}.{key}"] = name
     return origins
 

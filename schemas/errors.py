@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import reprlib
 from enum import StrEnum
+from typing import Final
+
+MOST_TOLD: Final = 300
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxstring = _SHORT.maxother = MOST_TOLD
 
 
 class PaedidError(Exception):
@@ -24,9 +32,22 @@ class ConfigurationError(OperatorError):
     """
 
     def __init__(self, key: str, value: object, problem: str, remedy: str) -> None:
-        super().__init__(f"{key} = {value!r}: {problem}. {remedy}")
+        super().__init__(f"{_cut(key)} = {_show(value)}: {_cut(problem)}. {remedy}")
         self.key = key
         self.value = value
+
+
+def _show(value: object) -> str:
+    """Return a value as one short line, whatever a file held: a list may hold itself, a text may be a megabyte."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes no integer of thousands of digits
+        return f"a very large {type(value).__name__}"
+
+
+def _cut(text: str) -> str:
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}..."
 
 
 class ServiceUnavailableError(OperatorError):

@@ -130,7 +130,7 @@ class RedisBankStore:
             record = self._redis.hget(wire.keys(key)[wire.PARTS.index("frames")], frame_id)
         if record is None:
             return None
-        found = wire.parse_record(record)
+        found = wire.parse_record(key, record)
         return BankEdit(found.version, found.slot, added=False, evicted=found.evicted)
 
     def all_learned(self, key: BankKey) -> dict[str, int]:
@@ -141,7 +141,7 @@ class RedisBankStore:
         """
         with while_running():
             records = self._redis.hgetall(wire.keys(key)[wire.PARTS.index("frames")])
-        return {frame.decode(): wire.parse_record(record).version for frame, record in records.items()}
+        return {frame.decode(): wire.parse_record(key, record).version for frame, record in records.items()}
 
     def add(self, key: BankKey, shape: BankShape, addition: Addition) -> BankEdit:
         """Add an entry under its frame id, and evict what makes room for it, in one step.
@@ -165,7 +165,7 @@ class RedisBankStore:
         if status == "full":
             msg = f"bank {wire.tag(key)} would take {int(answer)} bytes, more than its {addition.budget}"
             raise BankFullError(msg)
-        found = wire.parse_record(answer)
+        found = wire.parse_record(key, answer)
         return BankEdit(found.version, found.slot, added=status == "added", evicted=found.evicted)
 
     def remove(self, key: BankKey, shape: BankShape, frame_id: str) -> int:

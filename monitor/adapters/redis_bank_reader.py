@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.adapters import redis_bank_wire as wire
-from monitor.core.bank_entry import from_bytes, most_bytes
+from monitor.core.bank_entry import most_bytes
 from monitor.errors import StoreUnavailableError
 from monitor.ports import BankChanges, BankKey, SlotChange
 
@@ -84,7 +84,7 @@ class BankReader:
         for first in range(0, len(wanted), size):
             chunk = wanted[first : first + size]
             for slot, data in zip(chunk, self._redis.hmget(name, chunk), strict=True):
-                slots[slot] = None if data is None else from_bytes(data, start.shape)
+                slots[slot] = wire.parse_entry(key, data, start.shape)
         return slots
 
     def _vouch(self, key: BankKey, delta: wire.Delta) -> None:

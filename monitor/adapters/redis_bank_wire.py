@@ -19,14 +19,16 @@ from importlib.resources import files
 from typing import Any, Final
 
 from monitor.adapters.bank_slots import Learned
-from monitor.core.bank_entry import from_bytes, most_bytes
-from monitor.errors import BankMissingError
+from monitor.core.bank_entry import Entry, from_bytes, most_bytes
+from monitor.errors import BankMissingError, StoreUnavailableError
 from monitor.ports import BankKey, BankShape, SlotChange
 from schemas.errors import BankMismatchError
 
 # Of the keys and what is in them: a program that knows another layout neither reads nor writes this bank.
 LAYOUT: Final = "2"
 PARTS: Final = ("meta", "slots", "log", "frames", "owners", "removed")
+# Three times what an entry of a frame of 2048x2048 takes: what a bank says of itself must not exhaust the memory.
+MOST_ENTRY_BYTES: Final = 2**26
 REMEDY: Final = "Give each trained model its own model_id, or name the bundle that this bank was made with."
 
 
@@ -110,10 +112,35 @@ def missing(bank: BankKey) -> BankMissingError:
     return BankMissingError(f"Redis has no bank {tag(bank)}")
 
 
-def parse_record(record: bytes) -> Learned:
-    """Read 'version slot evicted-frame ...', as the scripts keep it of every learned frame."""
-    version, slot, *evicted = record.decode().split(" ")
-    return Learned(version=int(version), slot=int(slot), evicted=tuple(evicted))
+def damaged(bank: BankKey, error: Exception) -> StoreUnavailableError:
+    """Return the error for a bank whose content makes no sense: its copies stay as they are until it is made anew."""
+    remedy = f"Make it anew: paedid-monitor bank rebuild --camera {bank.camera}"
+    return StoreUnavailableError(f"bank {tag(bank)} in Redis is damaged ({error}). {remedy}")
+
+
+def parse_record(bank: BankKey, record: bytes) -> Learned:
+    """Read 'version slot evicted-frame ...', as the scripts keep it of every learned frame.
+
+    Raises:
+        StoreUnavailableError: it makes no sense.
+    """
+    try:
+        version, slot, *evicted = record.decode().split(" ")
+        return Learned(version=int(version), slot=int(slot), evicted=tuple(evicted))
+    except ValueError as error:
+        raise damaged(bank, error) from error
+
+
+def parse_entry(bank: BankKey, data: bytes | None, shape: tuple[int, int, int]) -> Entry | None:
+    """Read a slot's content; None: it is empty.
+
+    Raises:
+        StoreUnavailableError: it makes no sense.
+    """
+    try:
+        return None if data is None else from_bytes(data, shape)
+    except ValueError as error:
+        raise damaged(bank, error) from error
 
 
 def parse_delta(bank: BankKey, reply: list[Any]) -> Delta:
@@ -121,18 +148,31 @@ def parse_delta(bank: BankKey, reply: list[Any]) -> Delta:
 
     Raises:
         BankMissingError: there is no such bank.
+        StoreUnavailableError: what it holds makes no sense.
     """
-    if reply[0] == b"missing":
+    if reply[:1] == [b"missing"]:
         raise missing(bank)
-    p1, p2, p3 = map(int, reply[3].split(b","))
-    shape = (p1, p2, p3)
-    names = tuple(map(int, reply[4:])) if reply[0] == b"names" else ()
-    changed = () if names else zip(reply[4::2], reply[5::2], strict=True)
+    try:
+        status, version, head, text, *rest = reply
+        shape = _parse_shape(text)
+        names = tuple(map(int, rest)) if status == b"names" else ()
+        changed = () if names else tuple(zip(map(int, rest[::2]), rest[1::2], strict=True))
+        number = int(version)
+    except (TypeError, ValueError) as error:
+        raise damaged(bank, error) from error
     return Delta(
-        reload=reply[0] == b"reload",
-        version=int(reply[1]),
-        head=reply[2],
+        reload=status == b"reload",
+        version=number,
+        head=head,
         shape=shape,
         names=names,
-        slots=tuple(SlotChange(int(slot), None if data is None else from_bytes(data, shape)) for slot, data in changed),
+        slots=tuple(SlotChange(slot, parse_entry(bank, data, shape)) for slot, data in changed),
     )
+
+
+def _parse_shape(text: bytes) -> tuple[int, int, int]:
+    p1, p2, p3 = map(int, text.split(b","))
+    if min(p1, p2, p3) < 1 or most_bytes((p1, p2, p3)) > MOST_ENTRY_BYTES:
+        msg = f"entries of shape {p1},{p2},{p3}"
+        raise ValueError(msg)
+    return p1, p2, p3

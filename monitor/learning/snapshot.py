@@ -70,7 +70,7 @@ class Snapshot:
                 for i, each in enumerate(told["entries"])
             ]
             camera, model_id, version = str(told["camera"]), str(told["model_id"]), int(told["version"])
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             msg = f"not a bank's snapshot, or a damaged one: {error}. Name a file that 'bank snapshot' wrote."
             raise OperatorError(msg) from None
         for lesson, entry in entries:
