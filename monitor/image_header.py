@@ -71,7 +71,7 @@ def _has_all_chunks(data: bytes) -> bool:
         length, kind = struct.unpack_from(">I4s", data, position)
         position += 12 + length
         if kind == b"IEND":
-            return position <= len(data)
+            return bool(position <= len(data))
         if kind == b"IHDR":
             raise InvalidFrameError(Reason.NOT_AN_IMAGE, "a PNG with two headers")
     raise InvalidFrameError(Reason.NOT_AN_IMAGE, f"a PNG with more than {MAX_PNG_CHUNKS} chunks")

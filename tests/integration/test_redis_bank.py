@@ -185,6 +185,20 @@ def test_a_redis_that_hangs_is_given_up_after_the_timeout(embedded_redis: Valkey
     store.close()
 
 
+def test_a_damaged_slot_leaves_copies_as_they_are_and_names_the_remedy(
+    stores: Callable[..., RedisBankStore], redis_url: str
+) -> None:
+    store = stores()
+    store.open(KEY, SHAPE, SEED)
+    store.changes(KEY, None)
+    teach(store, KEY, SHAPE, "f1", features(1))
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset(f"paedid:bank:{{{KEY.camera}:{KEY.model_id}}}:slots", "2", b"broken")
+    for since in (0, None):
+        with pytest.raises(StoreUnavailableError, match=r"cam1:model-1 in Redis is damaged .*bank rebuild"):
+            store.changes(KEY, since)
+
+
 def test_a_mismatch_names_the_key_both_hashes_and_the_remedy(stores: Callable[..., RedisBankStore]) -> None:
     store = stores()
     store.open(KEY, SHAPE, SEED)

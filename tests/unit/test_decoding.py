@@ -115,15 +115,47 @@ def test_another_size_than_the_model_expects_is_refused_by_name() -> None:
 
 
 def test_a_decompression_bomb_is_refused_by_its_header() -> None:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     side = 30_000
     pixels = zlib.compress(bytes(side * 20), 9)  # never reached
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     png += chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
     assert len(png) < 2000
     assert reason_of(png) is Reason.TOO_MANY_PIXELS
+
+
+def chunk(kind: bytes, body: bytes, announced: int | None = None) -> bytes:
+    length = len(body) if announced is None else announced
+    return struct.pack(">I", length) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def test_the_length_that_a_png_announces_takes_no_memory() -> None:
+    # OpenCV would take the two gigabytes before it looks for them.
+    png = encode(picture())
+    header, rest = png[:33], png[33:]
+    assert reason_of(header + chunk(b"IDAT", b"", announced=2**31 - 1) + rest) is Reason.TRUNCATED
+
+
+def test_a_png_has_one_header() -> None:
+    png = encode(picture())
+    large = chunk(b"IHDR", struct.pack(">IIBBBBB", 10_000, 10_000, 8, 2, 0, 0, 0))
+    assert reason_of(png[:33] + large + png[33:]) is Reason.NOT_AN_IMAGE
+
+
+def tiff(*tags: tuple[int, int, int]) -> bytes:
+    """Return a TIFF of 16 x 16 pixels that has these tags (tag, type, value) too."""
+    known = [(256, 4, 16), (257, 4, 16), (258, 4, 8), (259, 4, 1), (262, 4, 1), (277, 4, 1)]
+    entries = sorted([*tags, *known], key=lambda entry: entry[0])
+    packed = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + packed + bytes(4)
+
+
+@pytest.mark.parametrize("tag", [(256, 4, 20_000), (257, 1, 200), (322, 16, 8000)])
+def test_a_tiff_that_decoders_may_read_otherwise_is_refused(tag: tuple[int, int, int]) -> None:
+    assert reason_of(tiff(tag)) is Reason.NOT_AN_IMAGE
+
+
+def test_large_tiles_of_a_small_image_are_too_many_pixels() -> None:
+    assert reason_of(tiff((322, 4, 8192), (323, 4, 8192))) is Reason.TOO_MANY_PIXELS
 
 
 def test_floating_point_pixels_are_refused() -> None:
