@@ -27,7 +27,7 @@ READY_S: Final = 8.0  # by then a program works
 RESTART_S: Final = 0.5
 STRIKE_PAUSE_S: Final = (6.0, 14.0)
 BROKER_AWAY_S: Final = 1.5
-CALM_PATIENCE_S: Final = 120.0
+STALLED_S: Final = 60.0  # frames that still come to their end may take longer
 QUIET_S: Final = 5.0  # longer than the learner takes to look at its banks again
 KILLED: Final = -9
 VAIN_STARTS: Final = 30  # in a row; no outage of ours lasts as long
@@ -99,13 +99,16 @@ class Storm:
             self._strike_if_due()
 
     def calm(self) -> None:
-        """Let what was sent come to its end, with all programs alive, then stop them."""
-        deadline = time.monotonic() + CALM_PATIENCE_S
-        quiet_since = time.monotonic()
-        while time.monotonic() < deadline and time.monotonic() - quiet_since < QUIET_S:
+        """Let what was sent come to its end, with all programs alive, for as long as anything moves."""
+        moved = settled = time.monotonic()
+        before: tuple[int, ...] = ()
+        while time.monotonic() - moved < STALLED_S and time.monotonic() - settled < QUIET_S:
             self._tick(more=False)
-            if not self._settled():
-                quiet_since = time.monotonic()
+            now = (self._feed.waiting, unsettled(self._engine), len(self.ends.frames))
+            if now != before:
+                before, moved = now, time.monotonic()
+            if now != (0, 0, len(self._feed.kinds)):
+                settled = time.monotonic()
         self._note_lost()
 
     def stop(self) -> None:
@@ -121,9 +124,6 @@ class Storm:
     def _spent(self) -> bool:
         doomed = any(slot.life is None or slot.life.fate != Fate() for slot in self._slots)
         return self._plan.over and not doomed
-
-    def _settled(self) -> bool:
-        return not self._feed.waiting and not unsettled(self._engine) and self.ends.frames >= set(self._feed.kinds)
 
     def _tick(self, *, more: bool) -> None:
         self._feed.tick(more=more)
