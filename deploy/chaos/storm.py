@@ -28,6 +28,7 @@ RESTART_S: Final = 0.5
 STRIKE_PAUSE_S: Final = (6.0, 14.0)
 BROKER_AWAY_S: Final = 1.5
 STALLED_S: Final = 60.0  # frames that still come to their end may take longer
+LOOK_S: Final = 0.5
 QUIET_S: Final = 5.0  # longer than the learner takes to look at its banks again
 KILLED: Final = -9
 VAIN_STARTS: Final = 30  # in a row; no outage of ours lasts as long
@@ -103,7 +104,9 @@ class Storm:
         moved = settled = time.monotonic()
         before: tuple[int, ...] = ()
         while time.monotonic() - moved < STALLED_S and time.monotonic() - settled < QUIET_S:
-            self._tick(more=False)
+            looked = time.monotonic()
+            while time.monotonic() - looked < LOOK_S:
+                self._tick(more=False)
             now = (self._feed.waiting, unsettled(self._engine), len(self.ends.frames))
             if now != before:
                 before, moved = now, time.monotonic()
