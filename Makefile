@@ -13,7 +13,7 @@ help:
 	@echo "make chaos    kill everything, again and again, and count: make chaos ARGS='--database postgresql'"
 	@echo "make load     send twice what can be inspected, under each policy of overload"
 	@echo "make test     install what the tests need, then lint, type-check and test"
-	@echo "make fuzz     feed 100 000 broken inputs to whatever reads from outside (six minutes)"
+	@echo "make fuzz     feed 100 000 broken inputs to whatever reads from outside (ten minutes)"
 	@echo "make lint     ruff and mypy --strict"
 	@echo "make format   let ruff format the code"
 	@echo "make clean    remove .venv and what demo and tests left"
@@ -50,7 +50,7 @@ test: $(VENV)/.dev
 
 # Inputs of each test, three times as many of images; the suite has twenty.
 fuzz: $(VENV)/.dev
-	FUZZ_EXAMPLES=4700 $(RUN) -m pytest tests/fuzz --quiet --timeout 900 $(ARGS)
+	FUZZ_EXAMPLES=5500 $(RUN) -m pytest tests/fuzz --quiet --timeout 900 $(ARGS)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

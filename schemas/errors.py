@@ -40,7 +40,7 @@ class ConfigurationError(OperatorError):
 def _show(value: object) -> str:
     """Return a value as one short line, whatever a file held: a list may hold itself, a text may be a megabyte."""
     try:
-        return _SHORT.repr(value)
+        return _cut(_SHORT.repr(value))
     except ValueError:  # Python writes no integer of thousands of digits
         return f"a very large {type(value).__name__}"
 
