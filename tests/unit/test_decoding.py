@@ -132,7 +132,9 @@ def test_the_length_that_a_png_announces_takes_no_memory() -> None:
     # OpenCV would take the two gigabytes before it looks for them.
     png = encode(picture())
     header, rest = png[:33], png[33:]
-    assert reason_of(header + chunk(b"IDAT", b"", announced=2**31 - 1) + rest) is Reason.TRUNCATED
+    announcing = header + chunk(b"IDAT", b"", announced=2**31 - 1) + rest
+    assert not read_image_header(announcing).complete
+    assert reason_of(announcing) is Reason.TRUNCATED
 
 
 def test_a_png_has_one_header() -> None:
