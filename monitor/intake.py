@@ -105,6 +105,8 @@ class Door:
 
 
 def _read(record: RawRecord) -> FrameEvent:
+    if record.problem is not None:
+        raise InvalidFrameError(Reason.UNREADABLE, f"the message itself cannot be read: {record.problem}")
     if not record.value:
         raise InvalidFrameError(Reason.EMPTY, "the message has no value, so no image")
     return FrameEvent.from_record(record.key, record.headers)

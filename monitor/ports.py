@@ -31,13 +31,19 @@ class LogPosition:
 
 @dataclass(frozen=True, slots=True)
 class RawRecord:
-    """A message as the broker gave it. ``newer``: how many of its partition waited behind it then."""
+    """A message as the broker gave it.
+
+    Attributes:
+        newer: how many of its partition waited behind it then.
+        problem: why nothing of it but its place could be read, if so.
+    """
 
     position: LogPosition
     key: bytes | None
     headers: Headers
     value: bytes | None
     newer: int = 0
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ class UnregistrableError(PaedidError):
 class Reason(StrEnum):
     """Why a frame was dead-lettered. Stable: dashboards and replays select on it."""
 
+    UNREADABLE = "unreadable"
     MISSING_HEADERS = "missing_headers"
     INVALID_HEADERS = "invalid_headers"
     CLOCK_AHEAD = "clock_ahead"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from monitor.ports import BatchOutcome, DeadLetter, InspectionRecord, LogPosition, RawRecord
@@ -36,6 +36,7 @@ class Settled:
     @classmethod
     def find(cls, session: Session, outcome: BatchOutcome) -> Self:
         """Ask the database about all that is in a batch."""
+        _one_at_a_time(session, outcome)
         frame_ids = {record.frame.frame_id for record in outcome.inspections}
         places = {_place(record.position) for record in outcome.inspections}
         places |= {_place(letter.record.position) for letter in outcome.dead_letters}
@@ -73,6 +74,21 @@ def readable(raw: bytes | None, limit: int) -> str | None:
     """Return what people can read of bytes that nobody has checked, and that every database can store."""
     text = (raw or b"").decode(errors="replace")
     return "".join(character for character in text if character.isprintable())[:limit] or None
+
+
+def _one_at_a_time(session: Session, outcome: BatchOutcome) -> None:
+    """Let nobody else store frames of these partitions until the end of the transaction.
+
+    A worker that was taken for dead may store what its successor stores at this moment. Each table's constraints let
+    one of the two win, but none keeps the same frame out of the other table. SQLite has one writer at a time anyway.
+    """
+    if session.get_bind().dialect.name != "postgresql":
+        return
+    positions = [each.position for each in outcome.inspections]
+    positions += [letter.record.position for letter in outcome.dead_letters]
+    # In one order, or two workers could wait for each other.
+    for partition in sorted({f"{position.topic_id}/{position.partition}" for position in positions}):
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(partition, 0))))
 
 
 def _place(position: LogPosition) -> Place:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -115,3 +117,25 @@ class TestSql(Contract):
     @pytest.fixture
     def store(self, engine: Engine) -> InspectionStore:
         return SqlInspectionStore(engine, "inspections")
+
+    def test_two_workers_that_judge_the_same_frame_differently_at_the_same_moment_settle_it_once(
+        self, engine: Engine, database_url: str
+    ) -> None:
+        other = connect(DatabaseSettings(url=SecretStr(database_url)))
+        stores = [SqlInspectionStore(each, "inspections") for each in (engine, other)]
+        together = threading.Barrier(2)
+
+        def settle(store: InspectionStore, outcomes: list[BatchOutcome]) -> list[Recorded]:
+            done = []
+            for outcome in outcomes:
+                together.wait()
+                done.append(store.record(outcome))
+            return done
+
+        inspected = [BatchOutcome((inspection(f"f{n}", n),)) for n in range(40)]
+        dead = [BatchOutcome(dead_letters=(dead_letter(n, frame_id=b"f%d" % n),)) for n in range(40)]
+        with ThreadPoolExecutor(2) as threads:
+            results = list(threads.map(settle, stores, (inspected, dead)))
+        other.dispose()
+        both = [(one.inspections, two.dead_letters) for one, two in zip(*results, strict=True)]
+        assert all(sum(pair) == 1 for pair in both), both

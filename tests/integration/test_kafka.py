@@ -75,6 +75,30 @@ def test_a_message_far_over_the_limit_arrives_and_so_does_the_next(
         assert [len(r.value or b"") for r in read(source, 2)] == [5_000_000, 4]
 
 
+class NotUtf8(str):
+    """A header's name that the client library writes as bytes that are no UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, *_: object) -> bytes:  # type: ignore[override]
+        return b"\xff\xfe"
+
+
+def test_a_message_that_the_library_cannot_read_stops_nothing_and_is_accounted_for_by_its_place(
+    kafka_settings: KafkaSettings, producer: KafkaProducer
+) -> None:
+    topic = kafka_settings.frames_topic
+    for value, headers in ((b"1", HEADERS), (b"2", ((NotUtf8("name"), b"x"),)), (b"3", HEADERS)):
+        producer.send(topic, value, key=b"cam", headers=list(headers), partition=1).get(5)
+    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+        records = read(source, 3)
+        assert [(record.value, record.position.offset) for record in records] == [(b"1", 0), (None, 1), (b"3", 2)]
+        assert [record.problem is None for record in records] == [True, False, True]
+        source.commit([record.position for record in records])
+    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+        assert source.poll(1.0, 1) == []
+
+
 def test_no_poll_returns_more_than_it_was_asked_for(kafka_settings: KafkaSettings, producer: KafkaProducer) -> None:
     send(producer, kafka_settings.frames_topic, [b"%d" % i for i in range(10)])
     with closing(KafkaSource(kafka_settings, LIMITS)) as source:

@@ -36,6 +36,11 @@ def admitted(answer: object) -> bool:
     return isinstance(answer, FrameEvent)
 
 
+def test_a_message_that_could_not_be_read_says_why() -> None:
+    letter = refusal(door().admit(RawRecord(LogPosition("frames", "id", 0, 0), None, (), None, problem="not UTF-8")))
+    assert (letter.reason, letter.detail) == (Reason.UNREADABLE, "the message itself cannot be read: not UTF-8")
+
+
 @pytest.mark.parametrize("value", [None, b""])
 def test_a_message_without_a_value_is_empty(value: bytes | None) -> None:
     assert refusal(door().admit(record(value=value))).reason is Reason.EMPTY

@@ -14,10 +14,11 @@ import structlog
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
-from kafka.errors import CommitFailedError, KafkaError
+from kafka.errors import CommitFailedError, CorruptRecordError, KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from monitor.adapters.kafka.connection import MESSAGE_OVERHEAD_BYTES, reaching_broker
+from monitor.adapters.kafka.unreadable import Unreadable
 from monitor.ports import LogPosition, RawRecord
 from monitor.settings import KafkaSettings, LimitSettings
 
@@ -64,6 +65,7 @@ class KafkaSource:
                 fetch_max_bytes=fetch_bytes,
                 max_partition_fetch_bytes=fetch_bytes,
             )
+        self._unreadable = Unreadable(self._consumer)
         self._poller = ThreadPoolExecutor(1, thread_name_prefix="kafka-poll")
         self._polling: Future[Fetched] | None = None
         self._rebalances = _Rebalances(self)
@@ -87,6 +89,8 @@ class KafkaSource:
         try:
             fetched = self._poll_library(timeout, max_records)
             records = [record for found in self._trusted(fetched) for record in found]
+        except CorruptRecordError as error:
+            return self._without(error)
         except KafkaError as error:
             if not self._away:
                 log.warning("Kafka unreachable; no frames arrive until it is back", error=str(error))
@@ -187,6 +191,18 @@ class KafkaSource:
             self._next_offsets[partition] = records[-1].offset + 1
             end = self._consumer.highwater(partition) or 0
             yield [_raw(record, topic_id, max(0, end - record.offset - 1)) for record in records]
+
+    def _without(self, error: CorruptRecordError) -> Sequence[RawRecord]:
+        """Return what stands for a message that cannot be read, once it is given up."""
+        given_up = self._unreadable.pass_over(error)
+        if given_up is None:
+            return []
+        partition, offset = given_up
+        topic_id = str(self._consumer._cluster.topic_id(partition.topic) or "")  # noqa: SLF001 - kept nowhere else
+        self._topic_ids.setdefault(partition, topic_id)
+        self._next_offsets[partition] = offset + 1
+        place = LogPosition(partition.topic, self._topic_ids[partition], partition.partition, offset)
+        return [RawRecord(place, None, (), None, problem=str(error))]
 
     def _refresh_metadata(self) -> bool:
         update = self._consumer._cluster.request_update()  # noqa: SLF001 - topics() does this without a timeout
