@@ -23,7 +23,7 @@ from sqlalchemy import create_engine
 
 from deploy.chaos.databases import PostgresServer, SqliteFile, StormyDatabase
 from deploy.chaos.feed import Feed
-from deploy.chaos.load import POLICIES, line, run_policy
+from deploy.chaos.load import line, run_policy
 from deploy.chaos.plan import Plan
 from deploy.chaos.reviewer import Reviewer
 from deploy.chaos.storm import Storm
@@ -44,6 +44,14 @@ class Database(StrEnum):
 
     SQLITE = "sqlite"
     POSTGRESQL = "postgresql"
+
+
+class Policy(StrEnum):
+    """What is done under overload."""
+
+    WAIT = "wait"
+    SKIP_OLDEST = "skip-oldest"
+    DEADLINE = "deadline"
 
 
 DatabaseOption = Annotated[Database, typer.Option(help="Which database is used.")]
@@ -84,6 +92,8 @@ def storm(
 def load(
     seconds: Annotated[float, typer.Option(min=4, help="How long too much comes, for each policy.")] = 120.0,
     factor: Annotated[float, typer.Option(min=0.1, help="How many times what can be inspected.")] = 2.0,
+    policy: Annotated[list[Policy] | None, typer.Option(help="May be given repeatedly; default: each.")] = None,
+    burst: Annotated[int, typer.Option(min=10, help="Frames by which is measured what can be inspected.")] = 1500,
     database: DatabaseOption = Database.SQLITE,
     bundle: Bundle = None,
     out: Out = Path("chaos"),
@@ -94,14 +104,14 @@ def load(
     """
     directory, console, trained = _prepare(out, bundle)
     accounted = True
-    for policy in POLICIES:
-        place = directory / policy
+    for each in policy or list(Policy):
+        place = directory / each
         place.mkdir()
         with Progress(console=console) as progress:
-            task = progress.add_task(policy, total=seconds)
-            with line(place, trained, _make(database, place), cameras={"overload": policy}) as run:
-                figures = run_policy(run, factor, seconds, lambda: progress.advance(task))  # noqa: B023 - called here
-        typer.echo(json.dumps({"policy": policy, "database": database.value} | figures))
+            task = progress.add_task(each, total=seconds)
+            with line(place, trained, _make(database, place), cameras={"overload": each.value}) as run:
+                figures = run_policy(run, burst, factor, seconds, lambda: progress.advance(task))  # noqa: B023 - called here
+        typer.echo(json.dumps({"policy": each.value, "database": database.value} | figures))
         accounted = accounted and not (figures["missing"] or figures["duplicates"])
     if not accounted:
         raise typer.Exit(1)

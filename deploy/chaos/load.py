@@ -24,9 +24,7 @@ from schemas.tables import DeadLetterRow, InspectionRow
 
 Figures = dict[str, Any]
 
-POLICIES: Final = ("wait", "skip-oldest", "deadline")
 DEADLINE_MS: Final = 1000
-BURST: Final = 1500
 WARM_UP: Final = 64
 PICTURES: Final = 40
 SAMPLE_S: Final = 1.0
@@ -70,7 +68,7 @@ class Run:
         self._workers = workers
         self._engine = engine
 
-    def capacity(self, frames: int = BURST) -> float:
+    def capacity(self, frames: int) -> float:
         """Return how many frames a second are inspected while enough of them wait."""
         before = self.settled()
         for _ in range(frames):
@@ -195,9 +193,9 @@ def _warm_up(run: Run, lives: Sequence[Life]) -> None:
     run.capacity(WARM_UP)
 
 
-def run_policy(run: Run, factor: float, seconds: float, on_second: Callable[[], None]) -> Figures:
-    """Measure what a line can do, give it ``factor`` times as much, and account for every frame."""
-    capacity = run.capacity()
+def run_policy(run: Run, burst: int, factor: float, seconds: float, on_second: Callable[[], None]) -> Figures:
+    """Measure by ``burst`` frames what a line can do, give it ``factor`` times as much, and account for every frame."""
+    capacity = run.capacity(burst)
     before = set(run.belt.frame_ids)
     memory = run.press(factor * capacity, seconds, on_second)
     drained = run.drain()
