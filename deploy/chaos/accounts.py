@@ -61,7 +61,8 @@ def read_ends(engine: Engine) -> Ends:
         sqlalchemy.exc.DBAPIError: the database is away.
     """
     with Session(engine) as session:
-        inspections = session.execute(select(InspectionRow.frame_id, InspectionRow.verdict)).tuples().all()
+        query = select(InspectionRow.frame_id, InspectionRow.verdict)
+        inspections = [(row.frame_id, row.verdict) for row in session.execute(query)]
         letters = session.scalars(select(DeadLetterRow.frame_id)).all()
     return Ends((*inspections, *((str(frame_id), "dead letter") for frame_id in letters)))
 

@@ -30,7 +30,7 @@ def doom(point: CommitPoint, hits: int, sign: signal.Signals = signal.SIGKILL) -
             os.kill(os.getpid(), sign)
 
     if point.method is None:
-        event.listen(Session, "after_flush", lambda *_: strike())
+        event.listen(Session, "before_commit", lambda _: strike())
         return
     owner, name = find(point.method)
     setattr(owner, name, _wrapped(getattr(owner, name), point, strike))
