@@ -65,7 +65,7 @@ class BatchInspector:
         for frame in frames:
             if isinstance(frame, FailedFrame):
                 records[frame.position] = self._uninspected(frame, frame.reason)
-            elif reason := self._overload.why_not(frame.event, 0, self._pace):
+            elif reason := self._overload.why_not(frame.event, frame.newer, self._pace):
                 records[frame.position] = self._uninspected(frame, reason)
             else:
                 of_camera[frame.event.camera].append(frame)

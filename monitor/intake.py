@@ -29,12 +29,16 @@ UNREGISTERED: Final = "unregistered"
 
 @dataclass(frozen=True, slots=True)
 class DecodedFrame:
-    """A frame ready for the device: ``pixels`` (C, H, W) in [0, 1], and where they lie in the camera's frame."""
+    """A frame ready for the device: ``pixels`` (C, H, W) in [0, 1], and where they lie in the camera's frame.
+
+    ``newer``: how many frames waited behind it when it came.
+    """
 
     position: LogPosition
     event: FrameEvent
     pixels: NDArray[np.float32]
     placement: Placement
+    newer: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ def take_in(
         with STAGE_SECONDS.labels(stage="decode").time():
             image = decode_image(record.value or b"", limits, spec.source_size, spec.channels)
             prepared = inspector.prepare(image)
-            return DecodedFrame(record.position, admitted, prepared.pixels, prepared.placement)
+            return DecodedFrame(record.position, admitted, prepared.pixels, prepared.placement, record.newer)
     except InvalidFrameError as error:
         return DeadLetter(record, error.reason, error.detail)
     except UnregistrableError as error:

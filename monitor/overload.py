@@ -62,7 +62,8 @@ class Overload:
 
         Args:
             event: of the frame.
-            newer: how many frames wait behind it.
+            newer: how many frames waited behind it when it came. While none does there is no overload, and a frame is
+                tried until its deadline has passed.
             pace: how long it will take until it has a verdict.
         """
         policy = self._cameras.overload_at(event.camera)
@@ -70,6 +71,6 @@ class Overload:
             return SKIPPED
         if policy == "deadline" and event.deadline_ms is not None:
             age = self._clock.now() - event.captured_at
-            if age + pace.slowest > timedelta(milliseconds=event.deadline_ms):
+            if age + (pace.slowest if newer else timedelta()) > timedelta(milliseconds=event.deadline_ms):
                 return PAST_DEADLINE
         return None

@@ -44,8 +44,12 @@ def test_a_frame_is_let_go_once_its_camera_waits_no_longer(age_s: float, reason:
 
 
 def test_a_frame_is_let_go_if_its_verdict_would_come_too_late() -> None:
-    assert why_not(frame(0.5), pace_s=0.4) is None
-    assert why_not(frame(0.5), pace_s=0.6) == PAST_DEADLINE
+    assert why_not(frame(0.5), newer=1, pace_s=0.4) is None
+    assert why_not(frame(0.5), newer=1, pace_s=0.6) == PAST_DEADLINE
+
+
+def test_without_overload_a_frame_is_tried_until_its_deadline_has_passed() -> None:
+    assert why_not(frame(0.5), newer=0, pace_s=0.6) is None
 
 
 def test_a_frame_that_does_not_say_how_long_its_camera_waits_is_inspected() -> None:
