@@ -33,9 +33,7 @@ def decode_image(
     """
     if not data:
         raise InvalidFrameError(Reason.EMPTY, "there are no bytes, so no image")
-    if len(data) > limits.max_frame_bytes:
-        detail = f"{len(data)} bytes, limits.max_frame_bytes is {limits.max_frame_bytes}"
-        raise InvalidFrameError(Reason.TOO_LARGE, detail)
+    require_size(data, limits)
     header = read_image_header(data)
     # Before decoding: a few kilobytes can hold gigabytes of one colour.
     if header.width * header.height > limits.max_frame_pixels:
@@ -55,3 +53,14 @@ def decode_image(
     if image is None or image.shape[:2] != (header.height, header.width):
         raise InvalidFrameError(Reason.TRUNCATED, f"{header.content_type} that ends early or is damaged")
     return image
+
+
+def require_size(data: bytes, limits: LimitSettings) -> None:
+    """Require that an encoded image is within the limits.
+
+    Raises:
+        InvalidFrameError: it is not.
+    """
+    if len(data) > limits.max_frame_bytes:
+        detail = f"{len(data)} bytes, limits.max_frame_bytes is {limits.max_frame_bytes}"
+        raise InvalidFrameError(Reason.TOO_LARGE, detail)

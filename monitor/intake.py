@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from monitor.core.inspector import Inspector
 from monitor.core.view import Placement
-from monitor.decoding import decode_image
+from monitor.decoding import decode_image, require_size
 from monitor.metrics import STAGE_SECONDS
 from monitor.overload import Overload, Pace
 from monitor.ports import Clock, DeadLetter, LogPosition, RawRecord
@@ -67,6 +67,7 @@ class Door:
     def __init__(self, limits: LimitSettings, cameras: CameraSettings, clock: Clock, pace: Pace) -> None:
         self._overload = Overload(cameras, clock)
         self._pace = pace
+        self._limits = limits
         self._ahead = timedelta(seconds=limits.max_clock_ahead_s)
         self._named = frozenset(cameras.known)
         self._most = cameras.most
@@ -76,13 +77,22 @@ class Door:
     def admit(self, record: RawRecord) -> FrameEvent | FailedFrame | DeadLetter:
         """Return what a record says of its frame, or why it is not inspected now, or never can be."""
         try:
-            event = _read(record)
+            event = self._read(record)
             self._require_in_time(event)
             self._require_known(event.camera)
         except InvalidFrameError as error:
             return DeadLetter(record, error.reason, error.detail)
         reason = self._overload.why_not(event, record.newer, self._pace)
         return event if reason is None else FailedFrame(record.position, event, reason)
+
+    def _read(self, record: RawRecord) -> FrameEvent:
+        if record.problem is not None:
+            raise InvalidFrameError(Reason.UNREADABLE, f"the message itself cannot be read: {record.problem}")
+        if not record.value:
+            raise InvalidFrameError(Reason.EMPTY, "the message has no value, so no image")
+        # Here as well, for what is let go is not decoded, and its image is kept.
+        require_size(record.value, self._limits)
+        return FrameEvent.from_record(record.key, record.headers)
 
     def _require_in_time(self, event: FrameEvent) -> None:
         ahead = event.captured_at - self._clock.now()
@@ -106,14 +116,6 @@ class Door:
             )
             raise InvalidFrameError(Reason.UNKNOWN_CAMERA, detail)
         self._met.add(camera)
-
-
-def _read(record: RawRecord) -> FrameEvent:
-    if record.problem is not None:
-        raise InvalidFrameError(Reason.UNREADABLE, f"the message itself cannot be read: {record.problem}")
-    if not record.value:
-        raise InvalidFrameError(Reason.EMPTY, "the message has no value, so no image")
-    return FrameEvent.from_record(record.key, record.headers)
 
 
 def take_in(

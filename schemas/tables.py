@@ -291,6 +291,7 @@ class DeadLetterRow(Base):
     reason: Mapped[str] = mapped_column(String(32))
     detail: Mapped[str] = mapped_column(Text)
     size_bytes: Mapped[int] = mapped_column(Integer)
+    sha256: Mapped[str | None] = mapped_column(String(64), comment="of its bytes; null: from before it was recorded")
     received_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     # Null in rows from before places were recorded, and where the broker did not say.
     dead_topic: Mapped[str | None] = mapped_column(String(249), comment="where its bytes lie")

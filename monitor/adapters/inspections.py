@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from monitor.adapters.database import WRITES, while_running
 from monitor.adapters.drift_reports import as_drift_report, drift_row
-from monitor.adapters.settled import MAX_NAME, Settled, readable
+from monitor.adapters.settled import MAX_NAME, Settled, digest, readable
 from monitor.ports import BatchOutcome, DeadLetter, DriftReport, InspectionRecord, LogPosition, OutboxMessage, Recorded
 from schemas.messages import InspectionEvent, utc_now
 from schemas.tables import Base, DeadLetterRow, DriftStateRow, InspectionRow, OutboxRow, RegionRow
@@ -124,6 +124,7 @@ class SqlInspectionStore:
             reason=letter.reason.value,
             detail=readable(letter.detail.encode(errors="replace"), MAX_DETAIL) or "",
             size_bytes=len(record.value or b""),
+            sha256=digest(record),
             received_at=self._now(),
             **(place_columns(letter.kept_at) if letter.kept_at else {}),
         )

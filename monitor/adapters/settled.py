@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -15,7 +16,7 @@ from schemas.tables import DeadLetterRow, InspectionRow
 MAX_NAME: Final = 128
 
 Place = tuple[str, int, int]
-Name = tuple[str, str]
+Name = tuple[str, str, str]
 
 
 @dataclass
@@ -25,8 +26,9 @@ class Settled:
     Attributes:
         frames: ids of inspected frames.
         places: places in the log.
-        waiting: camera and frame id of dead letters that wait. A camera that sends a broken frame again, because it
-            does not know whether it arrived, adds none; one that people sent to be inspected again does not wait.
+        waiting: camera, frame id and SHA-256 of the bytes of dead letters that wait. A camera that sends a broken frame
+            again, because it does not know whether it arrived, adds none; one that people sent to be inspected again
+            does not wait.
     """
 
     frames: set[str] = field(default_factory=set)
@@ -42,7 +44,7 @@ class Settled:
         places |= {_place(letter.record.position) for letter in outcome.dead_letters}
         names = {name_of(letter.record) for letter in outcome.dead_letters}
         frames = session.scalars(select(InspectionRow.frame_id).where(InspectionRow.frame_id.in_(frame_ids)))
-        return cls(set(frames), _stored_places(session, places), _waiting(session, names - {None}))
+        return cls(set(frames), _stored_places(session, places), _waiting(session, names))
 
     def takes(self, record: InspectionRecord) -> bool:
         """Return whether an inspection is new."""
@@ -64,10 +66,15 @@ class Settled:
 
 
 def name_of(record: RawRecord) -> Name | None:
-    """Return the camera and the frame id of a message that nobody has checked, if both are readable."""
+    """Return what names a message that nobody has checked, if its camera and frame id are readable."""
     frame_ids = [value for name, value in record.headers if name.lower() == "ce_id"]
     camera, frame_id = readable(record.key, MAX_NAME), readable(frame_ids[0] if frame_ids else None, MAX_NAME)
-    return (camera, frame_id) if camera and frame_id else None
+    return (camera, frame_id, digest(record)) if camera and frame_id else None
+
+
+def digest(record: RawRecord) -> str:
+    """Return the SHA-256 of a message's bytes, in hexadecimal."""
+    return hashlib.sha256(record.value or b"").hexdigest()
 
 
 def readable(raw: bytes | None, limit: int) -> str | None:
@@ -106,6 +113,7 @@ def _stored_places(session: Session, places: Iterable[Place]) -> set[Place]:
 
 
 def _waiting(session: Session, names: Iterable[Name | None]) -> set[Name]:
-    columns = (DeadLetterRow.camera, DeadLetterRow.frame_id)
-    query = select(*columns).where(tuple_(*columns).in_(list(names)), DeadLetterRow.replayed_at.is_(None))
-    return {(camera, frame_id) for camera, frame_id in session.execute(query) if camera and frame_id}
+    columns = (DeadLetterRow.camera, DeadLetterRow.frame_id, DeadLetterRow.sha256)
+    frame_ids = {name[1] for name in names if name is not None}
+    query = select(*columns).where(DeadLetterRow.frame_id.in_(frame_ids), DeadLetterRow.replayed_at.is_(None))
+    return {(camera or "", frame_id or "", sha256 or "") for camera, frame_id, sha256 in session.execute(query)}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from monitor.clock import FakeClock
 from monitor.intake import Door
+from monitor.overload import Pace
 from monitor.ports import LogPosition, RawRecord
 from monitor.settings import CameraSettings, LimitSettings
 from schemas.messages import FrameEvent
@@ -20,7 +21,7 @@ EVENT = FrameEvent(
 )
 VALID = dict(EVENT.to_headers())
 MOST = 5
-DOOR = Door(LimitSettings(), CameraSettings(most=MOST), FakeClock())
+DOOR = Door(LimitSettings(), CameraSettings(most=MOST), FakeClock(), Pace())
 TIMES = ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2024-01-01T24:00:00Z", "nan", "inf", "-1e308",
          "1" * 400, "2024-02-30T00:00:00Z", "2999-12-31T23:59:59Z", "99999999999", "2024-01-01"]  # fmt: skip
 NUMBERS = ["-1", "0", "1e5", "86400000", "86400001", "9" * 5000, "١", "1_0", " 7 ", "0x7", "NaN"]

@@ -128,10 +128,10 @@ def test_a_replay_sends_what_came_but_for_the_deadline_and_says_who_wanted_it(
 def test_letters_that_cannot_be_sent_still_wait_and_say_why(
     kafka: KafkaSettings, topic: DeadLetterTopic, store: SqlInspectionStore, desk: DeadLetterDesk
 ) -> None:
-    [whole, gone] = send(kafka, letter(1), letter(2))
+    [whole, gone] = send(kafka, letter(1), letter(2, value=b"2"))
     assert gone.kept_at
     gone = replace(gone, kept_at=replace(gone.kept_at, offset=1000))
-    [stripped] = send(kafka, letter(3, (*HEADERS, ("dead_reason", b"too_large"))))
+    [stripped] = send(kafka, letter(3, (*HEADERS, ("dead_reason", b"too_large")), b"3"))
     with KafkaProducer(bootstrap_servers=kafka.bootstrap_servers) as producer:
         headers = [
             ("dead_reason", b"too_large"),
@@ -140,7 +140,7 @@ def test_letters_that_cannot_be_sent_still_wait_and_say_why(
         ]
         sent = producer.send(kafka.dead_topic, key=b"cam1", headers=headers).get(5)
     place = LogPosition(kafka.dead_topic, "", sent.partition, sent.offset)
-    never = letter(4)
+    never = letter(4, value=b"4")
     store.record(BatchOutcome(dead_letters=(whole, gone, replace(stripped, kept_at=place), never)))
     done = list(replay(desk, topic, desk.oldest(Selection(), 9), "Ada"))
     assert done[0].problem is None

@@ -67,6 +67,9 @@ class Contract:
             dead_letter(5, frame_id=b""),
         )
         assert store.record(BatchOutcome(dead_letters=others)) == Recorded(inspections=0, dead_letters=2, repeats=1)
+        other_bytes = dead_letter(7, frame_id=b"a")
+        other_bytes = replace(other_bytes, record=replace(other_bytes.record, value=b"other"))
+        assert store.record(BatchOutcome(dead_letters=(other_bytes,))).dead_letters == 1
         nameless = BatchOutcome(dead_letters=(dead_letter(6, frame_id=b""),))
         assert store.record(nameless).dead_letters == 1
 

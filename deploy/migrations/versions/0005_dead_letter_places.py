@@ -18,6 +18,9 @@ depends_on = None
 
 def _columns() -> tuple[sa.Column[Any], ...]:
     return (
+        sa.Column(
+            "sha256", sa.String(length=64), nullable=True, comment="of its bytes; null: from before it was recorded"
+        ),
         sa.Column("dead_topic", sa.String(length=249), nullable=True, comment="where its bytes lie"),
         sa.Column("dead_topic_id", sa.String(length=64), nullable=True),
         sa.Column("dead_partition", sa.Integer(), nullable=True),
