@@ -127,7 +127,6 @@ class World:
             images=images,
             read=read,
             clock=self.clock,
-            poll_interval_s=0.01,
         )
 
     def inspect(self, image: bytes | None, *, bank_version: int = 0) -> str:
