@@ -243,6 +243,11 @@ class Banks(MemoryBankStore):
             raise self.error
         return super().open(*args, **options)
 
+    def version(self, key: BankKey) -> int | None:
+        if self.error:
+            raise self.error
+        return super().version(key)
+
     def changes(self, key: BankKey, since: int | None) -> BankChanges:
         self.asked.append(since)
         if self.error:
