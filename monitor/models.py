@@ -75,15 +75,14 @@ class Models(Generic[T]):
 
     def start(self) -> None:
         """Take over what is assigned, waiting until it is loaded, so that a program begins with the right models."""
-        self._looking = self._thread.submit(self._look, frozenset(self._loaded), frozenset(self._met))
-        self._take_over(self._looking.result())
+        self._take_over(self._begin_look().result())
 
     def follow(self) -> None:
         """Take over what was loaded since the last call, and look for new assignments now and then. Never waits."""
         if self._looking is not None and self._looking.done():
             self._take_over(self._looking.result())
         if self._looking is None and self._clock.monotonic() >= self._look_at:
-            self._looking = self._thread.submit(self._look, frozenset(self._loaded), frozenset(self._met))
+            self._looking = self._begin_look()
 
     def active(self, camera: str) -> T:
         """Return what works for a camera now."""
@@ -99,9 +98,12 @@ class Models(Generic[T]):
         """End the other thread, once it is done with what it is doing."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    def _begin_look(self) -> Future[_News[T] | None]:
+        self._look_at = self._clock.monotonic() + LOOK_EVERY_S
+        return self._thread.submit(self._look, frozenset(self._loaded), frozenset(self._met))
+
     def _take_over(self, news: _News[T] | None) -> None:
         self._looking = None
-        self._look_at = self._clock.monotonic() + LOOK_EVERY_S
         if news is None:
             return
         self._loaded |= news.loaded

@@ -88,7 +88,7 @@ class SqlModelDesk:
         newest = select(func.max(InspectionRow.id)).group_by(InspectionRow.camera)
         query = select(InspectionRow.camera, InspectionRow.model_id).where(InspectionRow.id.in_(newest))
         with while_running(), self._reader.connect() as connection:
-            return dict(connection.execute(query).tuples().all())
+            return {row.camera: row.model_id for row in connection.execute(query)}
 
     def _read(self, query: Select[ModelAssignmentRow]) -> Sequence[Assignment]:
         with while_running(), Session(self._reader) as session:
