@@ -62,9 +62,12 @@ def activate(
     First the new model learns what the line has taught the old one: each confirmed normal is looked at again. The old
     model's bank stays as it is, and 'model rollback' goes back.
     """
+    from monitor.adapters.review_desk import require_name
     from monitor.inheritance import hand_down, open_heir
     from schemas.artifacts import read_manifest
 
+    who = by or getpass.getuser()
+    require_name(who)  # before all that takes long
     _require_camera(camera)
     chosen = Chosen(read_manifest(bundle).model_id, bundle.resolve())
     with _opened(context.obj) as opened:
@@ -81,7 +84,7 @@ def activate(
                     pass
             for each in concerned:
                 heir.open(each)
-        opened.desk.assign(camera, chosen, by or getpass.getuser(), why)
+        opened.desk.assign(camera, chosen, who, why)
         before = f"in place of {old.model_id}" if old.model_id != chosen.model_id else "as it was"
         typer.echo(f"Model {chosen.model_id} is active {_for(camera)}, {before}. {SOON}")
         if camera is None:

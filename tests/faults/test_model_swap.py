@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -94,11 +95,20 @@ def test_a_model_is_activated_and_taken_back_while_frames_flow(
         assert "sharper" in told
         told = line.model("status")
         assert f"{CAMERA} {old} {old}" in told
+
+        # What the old one was taught meanwhile goes along the second time, too.
+        third = line.click()
+        line.learnt(third)
+        assert "1 of 1 confirmed normals taught to model successor-1" in line.model("activate", str(new))
+        line.wait_for_model("successor-1")
+        assert line.taught("successor-1") == {first, second, third}
+        assert "As the database says." in line.bank_said("verify")
+        line.wait(lambda: line.version() > version)
     models = line.models()
     changes = [model for number, model in enumerate(models) if number == 0 or model != models[number - 1]]
-    assert changes == [old, "successor-1", old]
+    assert changes == [old, "successor-1", old, "successor-1"]
     swaps = [(each["event"], each["before"]) for each in sayings(worker, "Inspecting with model")]
-    assert swaps == [("Inspecting with model successor-1", old), (f"Inspecting with model {old}", "successor-1")]
+    assert swaps == [(f"Inspecting with model {model}", before) for before, model in itertools.pairwise(changes)]
 
 
 def test_two_cameras_have_each_their_own_model_on_one_worker(
