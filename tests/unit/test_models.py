@@ -189,6 +189,20 @@ def test_a_model_that_cannot_be_loaded_is_told_once_and_tried_again_while_the_ol
     assert (world.active(), world.active("own")) == ("toy-2", "toy-3")
 
 
+def test_a_camera_whose_next_model_cannot_be_loaded_keeps_the_one_it_has(world: World) -> None:
+    def only_the_second(bundle: Path) -> ToyInspector:
+        if bundle.name != "toy-2":
+            raise OSError
+        return load_toy(bundle)
+
+    world.load = only_the_second
+    for model_id in ("toy-2", "toy-3"):
+        world.assigned.assign(model_id, "own")
+        world.follow()
+    assert (world.active("own"), world.active()) == ("toy-2", "toy-1")
+    assert [cameras.names for _, cameras in world.models.held()] == [{"own"}, {"own"}]
+
+
 @pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), OSError("stale file handle")])
 def test_whatever_is_wrong_with_a_new_model_the_old_one_goes_on(world: World, error: Exception) -> None:
     def fail(bundle: Path) -> ToyInspector:  # noqa: ARG001 - as it is called
