@@ -295,7 +295,8 @@ def inherit(
     """Teach a new model what the line has taught the settings' model, and change nothing else.
 
     Every confirmed normal is looked at again with the new model, and so are the golden defects, so that the gate stands
-    from the start. 'model activate' does the same and then switches; this is for those who switch by model.bundle.
+    from the start. 'model activate' does the same and then switches; this is for those who switch by model.bundle, and
+    for the cameras that the settings' model inspects.
     """
     from monitor.inheritance import hand_down, open_heir
     from schemas.artifacts import read_manifest
@@ -307,8 +308,10 @@ def inherit(
             f"{bundle} is the bundle that the settings name: name the new one here, and leave the settings as they are"
         )
         raise OperatorError(msg)
-    with open_heir(settings, old_model, bundle) as heir:
-        if not hand_down(heir, heir.taught_cameras()):
+    with _opened(settings) as opened, open_heir(settings, old_model, bundle) as heir:
+        # No bank that a learner is teaching at this moment.
+        cameras = [each for each in heir.taught_cameras() if opened.models.of(each).model_id == old_model]
+        if not hand_down(heir, cameras):
             typer.echo(f"Nothing to inherit: model {old_model} was taught nothing that {heir.model_id} lacks.")
 
 

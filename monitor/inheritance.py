@@ -148,8 +148,16 @@ def hand_down(heir: Heir, cameras: Collection[str]) -> int:
         lacking = heir.lacking(camera)
         if not lacking:
             continue
-        looking = heir.inherit(camera, lacking)
-        done = list(track(looking, description=camera, total=len(lacking), console=Console(stderr=True)))
+        console = Console(stderr=True)
+        done = list(
+            track(
+                heir.inherit(camera, lacking),
+                description=camera,
+                total=len(lacking),
+                console=console,
+                disable=not console.is_terminal,
+            )
+        )
         heir.finish(camera, done)
         taught = sum(each.entry is not None for each in done)
         typer.echo(f"{camera}: {taught} of {len(lacking)} confirmed normals taught to model {heir.model_id}")
