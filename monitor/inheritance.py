@@ -79,7 +79,8 @@ class Heir:
         # A copy of its own: it is filled on the way.
         bank = BankFollower(self.inspector, self.banks, SystemClock(), strict=True).current(camera)
         held = {entry.slot: entry.frame_id for entry in self.book.active_entries(camera, self.model_id)}
-        version = self.book.next_bank_version(camera, self.model_id) - 1
+        # Above the one in Redis, too: a learner that looks meanwhile takes that for behind, not the entries for gone.
+        version = max(self.book.next_bank_version(camera, self.model_id) - 1, bank.version)
         golden = self.reviews.golden_defects(camera, MOST_GOLDEN)
         defects = [as_defect(each, self.images, self.read) for each in golden]
         judge = Admission(self.inspector, self.budget, self.inspector.drift_baseline.usual_score)
