@@ -134,6 +134,8 @@ def test_two_cameras_have_each_their_own_model_on_one_worker(
         assert "press-2 keeps its own, second-1" in told
         line.wait_for_model("third-1", "press-1")
         line.inspect_more()
+        # Another model's learner has the camera: only 'model activate' may hand anything down now.
+        assert "Nothing to inherit" in line.bank_said("inherit", str(new))
         assert set(line.models("press-2")) == {"second-1"}
         assert "Model third-1 is active for camera press-2 again" in line.model("rollback", "--camera", "press-2")
         line.wait_for_model("third-1", "press-2")
