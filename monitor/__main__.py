@@ -17,6 +17,7 @@ import typer
 from monitor.bank_commands import bank_app
 from monitor.dlq_commands import dlq_app
 from monitor.logs import configure_logging
+from monitor.model_commands import model_app
 from monitor.review_commands import review_app
 from monitor.settings import Settings, load_settings
 from monitor.settings_help import explain_settings
@@ -30,6 +31,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.add_typer(review_app, name="review")
 app.add_typer(bank_app, name="bank")
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(model_app, name="model")
 
 
 @app.callback()
@@ -43,7 +45,7 @@ def configure(
 
     A line needs three programs running, each on any machine: 'camera' sends frames, 'run' inspects them, 'learn'
     teaches the memory bank what people confirm. 'review' is for those people, 'bank' for what the line has learned,
-    'dlq' for frames that could not be inspected.
+    'dlq' for frames that could not be inspected, 'model' for changing to another model.
     """
     if context.resilient_parsing or not context.invoked_subcommand:
         return
@@ -71,14 +73,15 @@ def run(context: typer.Context) -> None:
 def learn(context: typer.Context) -> None:
     """Teach the memory bank what people confirm as normal, until told to stop."""
     from monitor import wiring
+    from monitor.learning.school import keep_learning
     from monitor.worker import stopping_on_signals
 
     settings: Settings = context.obj
     inspector = wiring.load_inspector(settings.model)
     stop = threading.Event()
-    with wiring.open_learner(settings, inspector) as learner, stopping_on_signals(stop):
+    with wiring.open_school(settings, inspector) as school, stopping_on_signals(stop):
         log.info("Learning", model=inspector.manifest.model_id)
-        learner.run(stop)
+        keep_learning(school.step, stop, settings.review.poll_interval_s)
         log.info("Stopped")
 
 

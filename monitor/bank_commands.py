@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from monitor.ports import BankEntry, BankKey, BankOrder, OrderKind, Policy
@@ -25,8 +24,8 @@ if TYPE_CHECKING:  # the database and numpy take a while to import; --help shoul
     from sqlalchemy import Engine
 
     from monitor.adapters.bank_desk import BankDesk
+    from monitor.assignments import Chosen, PerCamera
     from monitor.ports import BankStore
-    from schemas.artifacts import Manifest
 
 bank_app = typer.Typer(
     no_args_is_help=True,
@@ -43,12 +42,23 @@ Why = Annotated[str | None, typer.Option(help="The reason, for the history.")]
 
 @dataclass(frozen=True)
 class _Open:
-    """What a command works with: the book, and the model that the settings name."""
+    """What a command works with: the book, and the models that inspect the cameras now."""
 
     settings: Settings
     engine: Engine
     desk: BankDesk
-    model_id: str
+    models: PerCamera[Chosen]
+
+    def in_force(self, key: BankKey) -> bool:
+        """Return whether a bank is of the model that inspects its camera."""
+        return key.model_id == self.models.of(key.camera).model_id
+
+    def bundle(self, model_id: str) -> Path:
+        """Return where a model's bundle lay when it was last assigned, or else the settings' bundle."""
+        from monitor.adapters.model_desk import SqlModelDesk
+
+        chosen = [each.chosen for each in SqlModelDesk(self.engine).history() if each.chosen is not None]
+        return next((each.bundle for each in reversed(chosen) if each.model_id == model_id), self.settings.model.bundle)
 
     def key(self, camera: str | None) -> BankKey:
         """Return the bank that is meant.
@@ -56,17 +66,18 @@ class _Open:
         Raises:
             OperatorError: there is none, or there are several.
         """
-        cameras = [key.camera for key in self.desk.banks() if key.model_id == self.model_id]
-        if camera is not None and camera in cameras:
-            return BankKey(camera, self.model_id)
-        known = ", ".join(cameras) or "none"
-        if camera is not None:
-            msg = f"camera {camera!r} has no bank of model {self.model_id}; cameras that have: {known}"
+        keys = [key for key in self.desk.banks() if self.in_force(key)]
+        known = ", ".join(key.camera for key in keys) or "none"
+        if camera is None and len(keys) == 1:
+            return keys[0]
+        if camera is None:
+            msg = f"say whose bank with --camera; cameras with a bank of the model that inspects them: {known}"
             raise OperatorError(msg)
-        if len(cameras) != 1:
-            msg = f"say whose bank with --camera; cameras with a bank of model {self.model_id}: {known}"
+        key = BankKey(camera, self.models.of(camera).model_id)
+        if key not in keys:
+            msg = f"camera {camera!r} has no bank of model {key.model_id}; cameras that have: {known}"
             raise OperatorError(msg)
-        return BankKey(cameras[0], self.model_id)
+        return key
 
 
 @bank_app.command()
@@ -77,9 +88,11 @@ def status(context: typer.Context) -> None:
         from monitor.bank_status import status_table, status_words
 
         console = wide_console()
-        reports = SqlDriftReports(opened.engine).of_model(opened.model_id)
-        console.print(status_table(opened.desk, store, reports, opened.model_id, opened.settings))
-        for line in status_words(opened.desk, opened.model_id):
+        keys = [key for key in opened.desk.banks() if opened.in_force(key)]
+        models = sorted({each.model_id for each in opened.models.each()})
+        reports = [report for model_id in models for report in SqlDriftReports(opened.engine).of_model(model_id)]
+        console.print(status_table(opened.desk, store, keys, reports, opened.settings.model.bank_bytes))
+        for line in status_words(opened.desk, models):
             console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -121,7 +134,8 @@ def show(
         if save is not None:
             from monitor.review_pictures import save_taught
 
-            console.print(f"wrote {save_taught(opened.settings, entries[-1], save)}")
+            bundle = opened.bundle(entries[-1].model_id)
+            console.print(f"wrote {save_taught(opened.settings, entries[-1], bundle, save)}")
 
 
 @bank_app.command()
@@ -134,7 +148,7 @@ def verify(context: typer.Context, camera: Camera = None) -> None:
         key = opened.key(camera)
         active = [entry for entry in opened.desk.entries(key) if entry.version_removed is None]
         try:
-            found = audit(store, key, _seed(opened.settings), active)
+            found = audit(store, key, _seed(opened.bundle(key.model_id)), active)
         except BankMissingError as error:
             msg = f"{error}. The learner makes it anew within seconds if it runs ('paedid-monitor learn')."
             raise OperatorError(msg) from error
@@ -183,7 +197,7 @@ def quarantine(
         who, frame_id = by or getpass.getuser(), entries[0].frame_id
         orders = [opened.desk.order(OrderKind.QUARANTINE, key, who, why, frame_id=frame_id) for key in keys]
         for key, order in zip(keys, orders, strict=True):
-            if key.model_id == opened.model_id:
+            if opened.in_force(key):
                 typer.echo(wait_for(opened.desk, order))
 
 
@@ -195,11 +209,13 @@ def snapshot(
 ) -> None:
     """Write what a bank has learned to a file, for 'bank restore'. Pinned normals are in the bundle."""
     from monitor.learning.snapshot import of_store
+    from schemas.artifacts import read_manifest
 
     with _opened(context.obj) as opened, _store(opened.settings) as store:
         key = opened.key(camera)
         active = [entry for entry in opened.desk.entries(key) if entry.version_removed is None]
-        taken = of_store(store, key, _manifest(opened.settings), len(_seed(opened.settings)), active)
+        bundle = opened.bundle(key.model_id)
+        taken = of_store(store, key, read_manifest(bundle), len(_seed(bundle)), active)
         file.write_bytes(taken.to_bytes())
     typer.echo(f"wrote {file}: {len(taken.entries)} normals, as of version {taken.version}")
 
@@ -276,13 +292,13 @@ def inherit(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The new model's bundle; the settings still name the old one.")],
 ) -> None:
-    """Teach a new model what the line has taught the old one, before the switch.
+    """Teach a new model what the line has taught the settings' model, and change nothing else.
 
     Every confirmed normal is looked at again with the new model, and so are the golden defects, so that the gate stands
-    from the start. When it is done, set model.bundle to the new bundle and start the programs again. The old bank stays
-    as it is: to go back, set model.bundle back.
+    from the start. 'model activate' does the same and then switches; this is for those who switch by model.bundle, and
+    for the cameras that the settings' model inspects.
     """
-    from monitor.wiring import open_heir
+    from monitor.inheritance import hand_down, open_heir
     from schemas.artifacts import read_manifest
 
     settings: Settings = context.obj
@@ -292,18 +308,11 @@ def inherit(
             f"{bundle} is the bundle that the settings name: name the new one here, and leave the settings as they are"
         )
         raise OperatorError(msg)
-    with open_heir(settings, old_model, bundle) as heir:
-        if not heir.cameras:
+    with _opened(settings) as opened, open_heir(settings, old_model, bundle) as heir:
+        # No bank that a learner is teaching at this moment.
+        cameras = [each for each in heir.taught_cameras() if opened.models.of(each).model_id == old_model]
+        if not hand_down(heir, cameras):
             typer.echo(f"Nothing to inherit: model {old_model} was taught nothing that {heir.model_id} lacks.")
-        for camera in heir.cameras:
-            total = len(heir.taught(camera))
-            done = list(track(heir.inherit(camera), description=camera, total=total, console=Console(stderr=True)))
-            heir.finish(camera, done)
-            taught = sum(each.entry is not None for each in done)
-            typer.echo(f"{camera}: {taught} of {total} confirmed normals taught to model {heir.model_id}")
-            for each in done:
-                if each.entry is None:
-                    typer.echo(f"  {each.frame_id}: {each.why}")
 
 
 def wide_console() -> Console:
@@ -358,10 +367,11 @@ def _opened(settings: Settings) -> Iterator[_Open]:
     from monitor.adapters.bank_desk import BankDesk
     from monitor.database_access import open_database
     from monitor.errors import StoreUnavailableError
+    from monitor.models_in_force import models_in_force
 
     with open_database(settings) as engine:
         try:
-            yield _Open(settings, engine, BankDesk(engine), _manifest(settings).model_id)
+            yield _Open(settings, engine, BankDesk(engine), models_in_force(settings, engine))
         except StoreUnavailableError as error:
             msg = f"a server went away: {error}. Nothing was changed; try again."
             raise OperatorError(msg) from error
@@ -378,18 +388,12 @@ def _store(settings: Settings) -> Iterator[BankStore]:
         store.close()
 
 
-def _manifest(settings: Settings) -> Manifest:
-    from schemas.artifacts import read_manifest
-
-    return read_manifest(settings.model.bundle)
-
-
-def _seed(settings: Settings) -> NDArray[np.float16]:
+def _seed(bundle: Path) -> NDArray[np.float16]:
     from safetensors.numpy import load_file
 
     from schemas.artifacts import BANK
 
-    entries: NDArray[np.float16] = load_file(settings.model.bundle / BANK)["entries"]
+    entries: NDArray[np.float16] = load_file(bundle / BANK)["entries"]
     return entries
 
 

@@ -107,6 +107,8 @@ class BankFollower:
     def _apply(self, copy: _Copy, changes: BankChanges) -> None:
         bank = copy.bank
         before = bank.version
+        # Each time: another model's bank of the same camera may have been in use since.
+        BANK_VERSION.labels(camera=copy.key.camera).set(changes.version)
         if not changes.reload and not changes.slots and changes.version == before:
             return
         if changes.reload:
@@ -117,7 +119,6 @@ class BankFollower:
             else:
                 bank.put(change.slot, change.features)
         bank.version = changes.version
-        BANK_VERSION.labels(camera=copy.key.camera).set(changes.version)
         log.info(
             "Inspecting with bank version %d",
             changes.version,

@@ -9,23 +9,20 @@ from rich.table import Table
 from monitor.adapters.bank_desk import BankDesk
 from monitor.errors import StoreUnavailableError
 from monitor.ports import MOST_GOLDEN, BankKey, BankStore, DriftReport
-from monitor.settings import Settings
 
 MIB = 2**20
 
 
 def status_table(
-    desk: BankDesk, store: BankStore, reports: Sequence[DriftReport], model_id: str, settings: Settings
+    desk: BankDesk, store: BankStore, keys: Sequence[BankKey], reports: Sequence[DriftReport], budget: int
 ) -> Table:
-    """Return a row for each bank of the model; the versions that Redis and the database know side by side."""
+    """Return a row for each of these banks; the versions that Redis and the database know side by side."""
     table = Table(box=None, header_style="bold")
-    for heading in ("camera", "Redis", "database", "learned", "of budget", "golden defects", "drift"):
-        table.add_column(heading, justify="left" if heading in {"camera", "drift"} else "right")
-    drift = {report.camera: report for report in reports}
-    for key in desk.banks():
-        if key.model_id == model_id:
-            row = _row(desk, store, key, settings.model.bank_bytes)
-            table.add_row(key.camera, *row, drift_words(drift.get(key.camera)))
+    for heading in ("camera", "model", "Redis", "database", "learned", "of budget", "golden defects", "drift"):
+        table.add_column(heading, justify="left" if heading in {"camera", "model", "drift"} else "right")
+    drift = {BankKey(report.camera, report.model_id): report for report in reports}
+    for key in keys:
+        table.add_row(key.camera, key.model_id, *_row(desk, store, key, budget), drift_words(drift.get(key)))
     return table
 
 
@@ -40,9 +37,9 @@ def drift_words(report: DriftReport | None) -> str:
     return f"SINCE {report.drifting_since.astimezone():%m-%d %H:%M}, {far}{places}"
 
 
-def status_words(desk: BankDesk, model_id: str) -> Iterator[str]:
+def status_words(desk: BankDesk, models: Sequence[str]) -> Iterator[str]:
     """Yield what waits for the learner and what is paused, a line each."""
-    waiting = desk.waiting(model_id)
+    waiting = desk.waiting(models)
     if waiting.since is None:
         yield "Nothing waits for the learner."
     else:

@@ -1,9 +1,8 @@
-"""From decoded frames to what the database is told: deadlines, banks, verdicts, and failures that stay small."""
+"""From decoded frames to what the database is told: deadlines, models, banks, verdicts; failures stay small."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -13,15 +12,16 @@ import structlog
 import torch
 from numpy.typing import NDArray
 
-from monitor.bank_follower import BankFollower
-from monitor.core.inspector import Inspection, Inspector
+from monitor.core.inspector import Inspection
 from monitor.core.memory_bank import MemoryBank
 from monitor.core.regions import Regions, measure_regions
 from monitor.core.view import Placement
-from monitor.drift_monitor import DriftMonitor
 from monitor.intake import INSPECTION_FAILED, DecodedFrame, FailedFrame
+from monitor.metrics import MODEL_IN_USE
+from monitor.models import Models
 from monitor.overload import Overload, Pace
 from monitor.ports import Clock, DriftReport, InspectionRecord, LogPosition
+from monitor.post import Post
 from monitor.settings import CameraSettings
 from schemas.messages import Verdict
 
@@ -32,52 +32,49 @@ class BatchInspector:
     """Gives every frame of a batch a record: a verdict, or the reason why there is none. Used by one thread.
 
     Args:
-        inspector: the model on its device.
-        banks: the cameras' memory banks.
-        drift: told of every inspection.
+        models: names the model of frames that none inspects; the others bring theirs along.
         clock: for deadlines and the time of inspection.
         cameras: how large a pixel is, for the measures, and what to do when too much comes.
     """
 
-    def __init__(
-        self, inspector: Inspector, banks: BankFollower, drift: DriftMonitor, clock: Clock, cameras: CameraSettings
-    ) -> None:
-        self._inspector = inspector
-        self._banks = banks
-        self._drift = drift
+    def __init__(self, models: Models[Post], clock: Clock, cameras: CameraSettings) -> None:
+        self._models = models
+        self._in_use: dict[str, str] = {}
         self._reports: list[DriftReport] = []
         self._clock = clock
         self._cameras = cameras
         self._overload = Overload(cameras, clock)
         self._pace = Pace()
-        # Found out the hard way: halved whenever the device's memory did not hold that many frames.
-        self._most_at_once = sys.maxsize
 
     def inspect(self, frames: Sequence[DecodedFrame | FailedFrame]) -> list[InspectionRecord]:
-        """Return one record per frame, in order. Frames of several cameras are each held against their camera's bank.
+        """Return one record per frame, in order.
+
+        Frames of one camera and one model are inspected together, against the camera's bank; whose first frame came
+        first, comes first.
 
         Raises:
             BankMismatchError: the online bank does not fit the model.
         """
         started = self._clock.monotonic()
         records: dict[LogPosition, InspectionRecord] = {}
-        of_camera: dict[str, list[DecodedFrame]] = defaultdict(list)
+        groups: dict[tuple[Post, str], list[DecodedFrame]] = defaultdict(list)
         for frame in frames:
             if isinstance(frame, FailedFrame):
                 records[frame.position] = self._uninspected(frame, frame.reason)
             elif reason := self._overload.why_not(frame.event, frame.newer, self._pace):
                 records[frame.position] = self._uninspected(frame, reason)
             else:
-                of_camera[frame.event.camera].append(frame)
-        for camera, group in of_camera.items():
-            bank = self._banks.current(camera)
-            inspections = self._attempt(group, bank)
+                groups[frame.post, frame.event.camera].append(frame)
+        for (post, camera), group in groups.items():
+            self._note(post, camera)
+            bank = post.banks.current(camera)
+            inspections = self._attempt(group, post, bank)
             for frame, inspection in zip(group, inspections, strict=True):
                 records[frame.position] = self._conclude(frame, inspection, bank)
-            report = self._drift.follow(camera, [each for each in inspections if each is not None], bank.version)
+            report = post.drift.follow(camera, [each for each in inspections if each is not None], bank.version)
             if report is not None:
                 self._reports.append(report)
-        if of_camera:
+        if groups:
             self._pace.observe(self._clock.monotonic() - started)
         elif any(isinstance(frame, DecodedFrame) for frame in frames):
             self._pace.forget()
@@ -94,20 +91,31 @@ class BatchInspector:
             position=frame.position,
             frame=frame.event,
             verdict=Verdict.UNINSPECTED,
-            model_id=self._inspector.manifest.model_id,
+            model_id=(
+                frame.post if isinstance(frame, DecodedFrame) else self._models.active(frame.event.camera)
+            ).model_id,
             inspected_at=self._clock.now(),
             reason=reason,
         )
 
-    def _attempt(self, frames: Sequence[DecodedFrame], bank: MemoryBank) -> list[Inspection | None]:
+    def _note(self, post: Post, camera: str) -> None:
+        before = self._in_use.get(camera)
+        if before == post.model_id:
+            return
+        if before is not None:
+            MODEL_IN_USE.remove(camera, before)
+        MODEL_IN_USE.labels(camera=camera, model=post.model_id).set(1)
+        self._in_use[camera] = post.model_id
+
+    def _attempt(self, frames: Sequence[DecodedFrame], post: Post, bank: MemoryBank) -> list[Inspection | None]:
         """Inspect frames of one camera; None for a frame whose inspection fails even by itself."""
-        if len(frames) > self._most_at_once:
-            return self._attempt_parts(frames, self._most_at_once, bank)
+        if len(frames) > post.most_at_once:
+            return self._attempt_parts(frames, post.most_at_once, post, bank)
         try:
             batch = np.stack([frame.pixels for frame in frames])  # (B, C, H, W)
-            return list(self._inspector.inspect(batch, bank))
+            return list(post.inspector.inspect(batch, bank))
         except torch.cuda.OutOfMemoryError:
-            part = self._halve(len(frames))
+            part = _halve(post, len(frames))
         except Exception:
             part = 1
             if len(frames) == 1:
@@ -118,28 +126,19 @@ class BatchInspector:
         # Not within the except clauses: there, the failed attempt's tensors would still be held.
         if len(frames) == 1:
             return [None]
-        return self._attempt_parts(frames, part, bank)
+        return self._attempt_parts(frames, part, post, bank)
 
-    def _attempt_parts(self, frames: Sequence[DecodedFrame], size: int, bank: MemoryBank) -> list[Inspection | None]:
+    def _attempt_parts(
+        self, frames: Sequence[DecodedFrame], size: int, post: Post, bank: MemoryBank
+    ) -> list[Inspection | None]:
         parts = (frames[start : start + size] for start in range(0, len(frames), size))
-        return [inspection for part in parts for inspection in self._attempt(part, bank)]
-
-    def _halve(self, frames: int) -> int:
-        self._most_at_once = max(1, frames // 2)
-        if frames == 1:
-            log.error("The device's memory does not hold a single frame; storing it as uninspected")
-        else:
-            log.warning(
-                "The device's memory does not hold %d frames; inspecting %d at a time", frames, self._most_at_once
-            )
-        torch.cuda.empty_cache()
-        return self._most_at_once
+        return [inspection for part in parts for inspection in self._attempt(part, post, bank)]
 
     def _conclude(self, frame: DecodedFrame, inspection: Inspection | None, bank: MemoryBank) -> InspectionRecord:
         # A score that is not a number compares as 'not above the threshold': it must not pass for normal.
         if inspection is None or not math.isfinite(inspection.score):
             return self._uninspected(frame, INSPECTION_FAILED)
-        manifest = self._inspector.manifest
+        manifest = frame.post.inspector.manifest
         pitch = self._cameras.pitch_of(frame.event.camera)
         mask, found = where_it_lies(inspection, frame.placement, pitch)
         return InspectionRecord(
@@ -156,6 +155,16 @@ class BatchInspector:
             region_count=found.count,
             bank_version=bank.version,
         )
+
+
+def _halve(post: Post, frames: int) -> int:
+    post.most_at_once = max(1, frames // 2)
+    if frames == 1:
+        log.error("The device's memory does not hold a single frame; storing it as uninspected")
+    else:
+        log.warning("The device's memory does not hold %d frames; inspecting %d at a time", frames, post.most_at_once)
+    torch.cuda.empty_cache()
+    return post.most_at_once
 
 
 def where_it_lies(

@@ -10,12 +10,12 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from monitor.core.inspector import Inspector
 from monitor.core.view import Placement
 from monitor.decoding import decode_image, require_size
 from monitor.metrics import STAGE_SECONDS
 from monitor.overload import Overload, Pace
 from monitor.ports import Clock, DeadLetter, LogPosition, RawRecord
+from monitor.post import Post
 from monitor.settings import CameraSettings, LimitSettings
 from schemas.errors import InvalidFrameError, Reason, UnregistrableError
 from schemas.messages import FrameEvent
@@ -29,13 +29,18 @@ UNREGISTERED: Final = "unregistered"
 
 @dataclass(frozen=True, slots=True)
 class DecodedFrame:
-    """A frame ready for the device: ``pixels`` (C, H, W) in [0, 1], and where they lie in the camera's frame.
+    """A frame ready for the device.
 
-    ``newer``: how many frames waited behind it when it came.
+    Attributes:
+        post: the model that it was made ready for, and no other is to inspect it: each sees frames in its own way.
+        pixels: (C, H, W) in [0, 1].
+        placement: where they lie in the camera's frame.
+        newer: how many frames waited behind it when it came.
     """
 
     position: LogPosition
     event: FrameEvent
+    post: Post
     pixels: NDArray[np.float32]
     placement: Placement
     newer: int = 0
@@ -119,20 +124,18 @@ class Door:
 
 
 def take_in(
-    record: RawRecord, admitted: FrameEvent | FailedFrame | DeadLetter, inspector: Inspector, limits: LimitSettings
+    record: RawRecord, admitted: FrameEvent, post: Post, limits: LimitSettings
 ) -> DecodedFrame | FailedFrame | DeadLetter:
-    """Decode an admitted record and prepare it for the network. Never raises; runs in the decode threads.
+    """Decode an admitted record and prepare it for its camera's model. Never raises; runs in the decode threads.
 
     The image is let go here: what waits for its batch is of the network's size, whatever the camera's.
     """
-    if not isinstance(admitted, FrameEvent):
-        return admitted
-    spec = inspector.manifest.architecture.input
+    spec = post.inspector.manifest.architecture.input
     try:
         with STAGE_SECONDS.labels(stage="decode").time():
             image = decode_image(record.value or b"", limits, spec.source_size, spec.channels)
-            prepared = inspector.prepare(image)
-            return DecodedFrame(record.position, admitted, prepared.pixels, prepared.placement, record.newer)
+            prepared = post.inspector.prepare(image)
+            return DecodedFrame(record.position, admitted, post, prepared.pixels, prepared.placement, record.newer)
     except InvalidFrameError as error:
         return DeadLetter(record, error.reason, error.detail)
     except UnregistrableError as error:

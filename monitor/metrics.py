@@ -29,6 +29,9 @@ LATENCY_SECONDS = Histogram("paedid_latency_seconds", "From capture to stored re
 # The version each camera's frames are inspected with; workers that differ for long have lost Redis.
 BANK_VERSION = Gauge("paedid_bank_version", "Memory bank version in use", ["camera"])
 
+# The model that each camera's frames are inspected with: 1, and the one before it is gone.
+MODEL_IN_USE = Gauge("paedid_model_in_use", "1 for the model that inspects a camera's frames", ["camera", "model"])
+
 # How far a camera's scores have moved away from its bank: 0 as the training normals' are, 1 at the control limit.
 DRIFT_RATIO = Gauge("paedid_drift_ratio", "EWMA of the scores, relative to its control limit", ["camera"])
 

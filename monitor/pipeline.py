@@ -11,10 +11,11 @@
 4. When partitions go to another worker, frames in hand are finished all the same; should the other worker store them
    first, see 2. (To drop them would rest the guarantee on how a Kafka client rewinds the partitions that stay.)
 
-One thread, which calls `run`, owns source, model, device and banks: there are no locks. Decoding has a few threads and
-storing has one, so that batch n is stored while n+1 is inspected and n+2 is decoded. All of it is bounded: two batches
-received, one inspected, one at the store, each with ``batch.max_frames`` (and `MAX_LIGHT` that are let go) and about
-`MAX_BATCH_BYTES` at most.
+One thread, which calls `run`, owns source, models, device and banks: there are no locks. Decoding has a few threads and
+storing has one, so that batch n is stored while n+1 is inspected and n+2 is decoded. Another model is loaded on a
+thread of its own and taken over between two batches; what was decoded for the old one, the old one inspects. All of it
+is bounded: two batches received, one inspected, one at the store, each with ``batch.max_frames`` (and `MAX_LIGHT` that
+are let go) and about `MAX_BATCH_BYTES` at most.
 """
 
 from __future__ import annotations
@@ -26,19 +27,18 @@ from dataclasses import dataclass
 
 import structlog
 
-from monitor.bank_follower import BankFollower
 from monitor.batching import Batcher
-from monitor.core.inspector import Inspector
-from monitor.drift_monitor import DriftMonitor
 from monitor.inspecting import BatchInspector
 from monitor.intake import DecodedFrame, Door, FailedFrame, take_in
 from monitor.metrics import LAG, STAGE_SECONDS
+from monitor.models import Models
 from monitor.overload import PAST_DEADLINE, Pace
 from monitor.ports import Clock, DeadLetter, FrameSource, InspectionRecord, LogPosition, RawRecord, Recorded
+from monitor.post import Post
 from monitor.settings import Settings
 from monitor.storing import FinishedBatch, Recorder
 from schemas.errors import PaedidError
-from schemas.messages import Verdict
+from schemas.messages import FrameEvent, Verdict
 
 log = structlog.get_logger()
 
@@ -71,9 +71,7 @@ class Pipeline:
 
     Args:
         source: the frames; `run` closes it when it ends.
-        inspector: the model on its device.
-        banks: the cameras' memory banks.
-        drift: told of every inspection.
+        models: the models at work; `run` closes them when it ends.
         recorder: the writer thread; `run` closes it when it ends.
         settings: batch sizes, decode threads, limits on frames and cameras.
         clock: for ages, deadlines and grace periods.
@@ -84,17 +82,15 @@ class Pipeline:
         self,
         *,
         source: FrameSource,
-        inspector: Inspector,
-        banks: BankFollower,
-        drift: DriftMonitor,
+        models: Models[Post],
         recorder: Recorder,
         settings: Settings,
         clock: Clock,
         stop_grace: float = STOP_GRACE_S,
     ) -> None:
         self._source = source
-        self._inspector = inspector
-        self._batch_inspector = BatchInspector(inspector, banks, drift, clock, settings.cameras)
+        self._models = models
+        self._batch_inspector = BatchInspector(models, clock, settings.cameras)
         self._recorder = recorder
         self._limits = settings.limits
         self._pace = Pace()
@@ -117,6 +113,7 @@ class Pipeline:
         self._source.on_revoked(self._before_revocation)
         try:
             while not stop.is_set():
+                self._models.follow()
                 self._receive(self._received.room, self._poll_timeout())
                 if self._received.ready():
                     self._process_batch(stop)
@@ -131,6 +128,7 @@ class Pipeline:
             self._recorder.abandon()
             self._recorder.close()
             self._decoders.shutdown(wait=False, cancel_futures=True)
+            self._models.close()
             self._source.close()
 
     def _receive(self, room: int, timeout: float) -> None:
@@ -139,9 +137,17 @@ class Pipeline:
             return
         for record in self._source.poll(timeout, room):
             admitted = self._door.admit(record)
-            decoded = self._decoders.submit(take_in, record, admitted, self._inspector, self._limits)
-            received = _Received(record, self._clock.monotonic(), decoded)
+            received = _Received(record, self._clock.monotonic(), self._decode(record, admitted))
             self._received.add(received, size=len(record.value or b""), light=isinstance(admitted, FailedFrame))
+
+    def _decode(
+        self, record: RawRecord, admitted: FrameEvent | FailedFrame | DeadLetter
+    ) -> Future[DecodedFrame | FailedFrame | DeadLetter]:
+        if isinstance(admitted, FrameEvent):
+            return self._decoders.submit(take_in, record, admitted, self._models.active(admitted.camera), self._limits)
+        settled: Future[DecodedFrame | FailedFrame | DeadLetter] = Future()
+        settled.set_result(admitted)
+        return settled
 
     def _poll_timeout(self) -> float:
         """Return how long to wait for frames: no longer than those received may wait for more."""

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.assignments import EVERY_CAMERA, Cameras
 from schemas.errors import Reason
 from schemas.messages import FrameEvent, Headers, RegionMessage, Verdict
 
@@ -408,8 +409,10 @@ class InspectionStore(Protocol):
 class ReviewStore(Protocol):
     """People's words in the database, as the learner sees them."""
 
-    def pending_reviews(self, limit: int, policies: Collection[Policy]) -> Sequence[PendingReview]:
-        """Return the oldest reviews of these policies that the learner has not dealt with."""
+    def pending_reviews(
+        self, limit: int, policies: Collection[Policy], cameras: Cameras = EVERY_CAMERA
+    ) -> Sequence[PendingReview]:
+        """Return the oldest reviews of these policies, of these cameras' frames, that no learner has dealt with."""
 
     def is_pending(self, review_id: int) -> bool:
         """Return whether nobody has dealt with a review, and it was not taken back."""

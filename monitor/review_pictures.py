@@ -53,8 +53,8 @@ def save_pictures(settings: Settings, details: FrameDetails, folder: Path) -> li
     return paths
 
 
-def save_taught(settings: Settings, entry: BankEntry, folder: Path) -> Path:
-    """Write a frame that a bank was taught, its locations that are not kept greyed out; return the path.
+def save_taught(settings: Settings, entry: BankEntry, bundle: Path, folder: Path) -> Path:
+    """Write a frame that a bank of a bundle's model was taught, greyed out where it is not kept; return the path.
 
     Raises:
         OperatorError: its image is no longer there.
@@ -64,7 +64,7 @@ def save_taught(settings: Settings, entry: BankEntry, folder: Path) -> Path:
         msg = f"{entry.frame_id}: its image is no longer in the image store."
         raise OperatorError(msg)
     frame = np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR), np.uint8)
-    kept = _locations(settings, entry)
+    kept = _locations(bundle, entry)
     side = frame.shape[1], frame.shape[0]
     mask = np.asarray(cv2.resize(kept.astype(np.uint8), side, interpolation=cv2.INTER_NEAREST)) > 0
     faded = (0.35 * frame + 140).clip(0, 255).astype(np.uint8)
@@ -74,8 +74,8 @@ def save_taught(settings: Settings, entry: BankEntry, folder: Path) -> Path:
     return path
 
 
-def _locations(settings: Settings, entry: BankEntry) -> NDArray[np.bool_]:
-    p1, p2, _ = read_manifest(settings.model.bundle).architecture.latent_shape
+def _locations(bundle: Path, entry: BankEntry) -> NDArray[np.bool_]:
+    p1, p2, _ = read_manifest(bundle).architecture.latent_shape
     if entry.locations is None or len(entry.locations) != -(-p1 * p2 // 8):
         return np.ones((p1, p2), np.bool_)
     return unpack(entry.locations, (p1, p2))

@@ -99,7 +99,7 @@ class ModelSettings(_Section):
     """Which model inspects, and on what."""
 
     bundle: Path = Path("bundle")
-    """The folder that paedid-trainer wrote."""
+    """The folder that paedid-trainer wrote. It counts for cameras for which 'model activate' has named no other."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """auto (the first GPU, or else the CPU), cpu, cuda or cuda:N."""
     bank_bytes: Annotated[int, Field(ge=2**16, le=2**36)] = 32 * 2**20

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sqlalchemy import Engine
 
 from monitor.adapters.artifacts import load_bundle
 from monitor.adapters.bank_book import SqlBankBook
@@ -18,31 +19,33 @@ from monitor.adapters.drift_reports import SqlDriftReports
 from monitor.adapters.images import FsspecImageStore
 from monitor.adapters.inspections import SqlInspectionStore
 from monitor.adapters.kafka import KafkaPublisher, KafkaSource, ensure_topics
+from monitor.adapters.model_desk import SqlModelDesk
 from monitor.adapters.redis_bank import RedisBankStore
 from monitor.adapters.reviews import SqlReviewStore
 from monitor.adapters.rule_store import SqlRuleStore
+from monitor.assignments import Chosen, require_same
 from monitor.clock import SystemClock
 from monitor.core.inspector import Inspector
 from monitor.database_access import open_database
 from monitor.decoding import decode_image
 from monitor.learning.admission import Admission
-from monitor.learning.inherit import Inherited, inherit
 from monitor.learning.keeper import BankKeeper
-from monitor.learning.learner import Learner, as_defect
+from monitor.learning.learner import Learner
 from monitor.learning.rule import Rule
-from monitor.ports import MOST_GOLDEN, BankEntry
+from monitor.learning.school import School
+from monitor.models import Models
 from monitor.settings import ModelSettings, Settings
 from monitor.worker import WorkerPorts
 from schemas.errors import ConfigurationError
 
 
-def load_inspector(settings: ModelSettings) -> Inspector:
-    """Load the model onto its device.
+def load_inspector(settings: ModelSettings, bundle: Path | None = None) -> Inspector:
+    """Load a model onto its device: that of a bundle, or else the settings'.
 
     Raises:
         BundleError, ConfigurationError: the bundle or the device is not to be had.
     """
-    model = load_bundle(settings.bundle)
+    model = load_bundle(bundle or settings.bundle)
     return Inspector(model, pick_device(settings.device))
 
 
@@ -82,33 +85,46 @@ def open_banks(settings: Settings) -> Iterator[RedisBankStore]:
 
 
 @contextmanager
-def open_learner(settings: Settings, inspector: Inspector) -> Iterator[Learner]:
-    """Connect to everything the learner talks to.
+def open_school(settings: Settings, inspector: Inspector) -> Iterator[School]:
+    """Connect to everything the learners talk to, and load the models that are assigned.
+
+    Args:
+        settings: validated.
+        inspector: the settings' model.
 
     Raises:
         ServiceUnavailableError, ConfigurationError: with the first that cannot be reached.
     """
-    budget = settings.model.bank_bytes
     with open_database(settings) as engine, open_banks(settings) as banks:
-        book, images, clock = SqlBankBook(engine), open_images(settings), SystemClock()
-        read = reader(settings, inspector)
-        yield Learner(
-            reviews=SqlReviewStore(engine),
-            book=book,
-            keeper=BankKeeper(inspector, banks, book, images, read, clock, budget),
-            judge=Admission(inspector, budget, inspector.drift_baseline.usual_score),
-            images=images,
-            read=read,
-            clock=clock,
-            confirm_by_rule=Rule(
-                SqlRuleStore(engine),
-                inspector.manifest.model_id,
-                settings.rule,
-                _quiet_since(SqlDriftReports(engine), inspector.manifest.model_id),
-                clock,
-            ),
-            poll_interval_s=settings.review.poll_interval_s,
-        )
+
+        def load(chosen: Chosen, cameras: Collection[str]) -> Learner:  # noqa: ARG001 - a learner meets cameras by itself
+            found = load_inspector(settings.model, chosen.bundle)
+            require_same(found.manifest, chosen)
+            return _make_learner(settings, found, engine, banks)
+
+        default = Chosen(inspector.manifest.model_id, settings.model.bundle)
+        first = _make_learner(settings, inspector, engine, banks)
+        learners = Models(SqlModelDesk(engine), default, first, load, SystemClock(), "Learning")
+        with closing(learners):
+            learners.start()
+            yield School(learners)
+
+
+def _make_learner(settings: Settings, inspector: Inspector, engine: Engine, banks: RedisBankStore) -> Learner:
+    budget, model_id = settings.model.bank_bytes, inspector.manifest.model_id
+    book, images, clock = SqlBankBook(engine), open_images(settings), SystemClock()
+    read = reader(settings, inspector)
+    quiet_since = _quiet_since(SqlDriftReports(engine), model_id)
+    return Learner(
+        reviews=SqlReviewStore(engine),
+        book=book,
+        keeper=BankKeeper(inspector, banks, book, images, read, clock, budget),
+        judge=Admission(inspector, budget, inspector.drift_baseline.usual_score),
+        images=images,
+        read=read,
+        clock=clock,
+        confirm_by_rule=Rule(SqlRuleStore(engine), model_id, settings.rule, quiet_since, clock),
+    )
 
 
 def _quiet_since(reports: SqlDriftReports, model_id: str) -> Callable[[str], datetime | None]:
@@ -118,65 +134,6 @@ def _quiet_since(reports: SqlDriftReports, model_id: str) -> Callable[[str], dat
         return next((each.quiet_since for each in reports.of_model(model_id) if each.camera == camera), None)
 
     return quiet_since
-
-
-@dataclass(frozen=True)
-class Heir:
-    """A new model about to learn what the line has taught the old one.
-
-    Attributes:
-        model_id: the new model's.
-        cameras: whose banks of the old model were taught, and whose of the new one were not.
-        taught: what one camera's bank of the old model holds.
-        inherit: looks at one camera's normals again; yields what becomes of each.
-        finish: writes a camera's inheritance into the book, all at once, and opens its bank in Redis.
-    """
-
-    model_id: str
-    cameras: Sequence[str]
-    taught: Callable[[str], Sequence[BankEntry]]
-    inherit: Callable[[str], Iterator[Inherited]]
-    finish: Callable[[str, Sequence[Inherited]], None]
-
-
-@contextmanager
-def open_heir(settings: Settings, old_model: str, bundle: Path) -> Iterator[Heir]:
-    """Load a new bundle beside the old model's book.
-
-    Raises:
-        BundleError, ServiceUnavailableError, ConfigurationError.
-    """
-    inspector = load_inspector(settings.model.model_copy(update={"bundle": bundle}))
-    with open_database(settings) as engine, open_banks(settings) as banks:
-        book, reviews, images = SqlBankBook(engine), SqlReviewStore(engine), open_images(settings)
-        read, budget, model_id = reader(settings, inspector), settings.model.bank_bytes, inspector.manifest.model_id
-        keeper = BankKeeper(inspector, banks, book, images, read, SystemClock(), budget)
-
-        def taught(camera: str) -> list[BankEntry]:
-            entries = book.active_entries(camera, old_model)
-            barred = book.barred([entry.frame_id for entry in entries])
-            return [entry for entry in entries if entry.frame_id not in barred]
-
-        def begin(camera: str) -> Iterator[Inherited]:
-            defects = [as_defect(golden, images, read) for golden in reviews.golden_defects(camera, MOST_GOLDEN)]
-            judge = Admission(inspector, budget, inspector.drift_baseline.usual_score)
-            return inherit(model_id, taught(camera), inspector.new_bank(), judge, defects, images, read)
-
-        def finish(camera: str, inherited: Sequence[Inherited]) -> None:
-            entries = [each.entry for each in inherited if each.entry is not None]
-            removals = [removal for each in inherited for removal in each.removals]
-            book.write(camera, model_id, entries, removals)
-            keeper.ensure(camera)
-
-        cameras = book.taught_cameras(old_model)
-        known = set(book.taught_cameras(model_id))
-        yield Heir(
-            model_id,
-            [camera for camera in cameras if camera not in known],
-            taught,
-            begin,
-            finish,
-        )
 
 
 def reader(settings: Settings, inspector: Inspector) -> Callable[[bytes], NDArray[np.float32]]:
@@ -213,4 +170,6 @@ def open_worker_ports(settings: Settings) -> Iterator[WorkerPorts]:
             store=SqlInspectionStore(engine, settings.kafka.inspections_topic),
             images=open_images(settings),
             banks=banks,
+            assignments=SqlModelDesk(engine),
+            load=partial(load_inspector, settings.model),
         )

@@ -6,20 +6,22 @@ import _thread
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import cv2
 import structlog
 from prometheus_client import start_http_server
 
-from monitor.bank_follower import BankFollower
+from monitor.assignments import Assignments, Chosen
 from monitor.clock import SystemClock
 from monitor.core.inspector import Inspector
-from monitor.drift_monitor import DriftMonitor
+from monitor.models import Models
 from monitor.pipeline import Pipeline
 from monitor.ports import BankStore, Clock, FrameSource, ImageStore, InspectionStore, Publisher
+from monitor.post import PostMaker
 from monitor.publishing import OutboxRelay
 from monitor.settings import MetricsSettings, Settings
 from monitor.storing import Recorder
@@ -40,7 +42,9 @@ class WorkerPorts:
         results: owned by the outbox relay's thread; whoever made it closes it.
         store: the database.
         images: the kept images.
-        banks: the online memory banks, owned by the thread that runs the worker.
+        banks: the online memory banks; a bank is owned by the thread that runs the worker, once its model is at work.
+        assignments: which model is to inspect which camera.
+        load: bundle to model, on its device; may raise BundleError.
     """
 
     source: FrameSource
@@ -49,6 +53,8 @@ class WorkerPorts:
     store: InspectionStore
     images: ImageStore
     banks: BankStore
+    assignments: Assignments
+    load: Callable[[Path], Inspector]
 
 
 def run_worker(
@@ -65,7 +71,7 @@ def run_worker(
 
     Args:
         settings: validated.
-        inspector: the model on its device.
+        inspector: the settings' model on its device.
         ports: the adapters, connected.
         clock: default: the system's.
         stop: set it to stop the worker, from any thread.
@@ -78,12 +84,14 @@ def run_worker(
     # Decoding has its own threads; OpenCV's would only multiply them.
     cv2.setNumThreads(1)
     relay = OutboxRelay(ports.store, ports.results)
+    posts = PostMaker(ports.load, ports.banks, ports.store, clock)
+    default = Chosen(inspector.manifest.model_id, settings.model.bundle)
+    models = Models(ports.assignments, default, posts.of(inspector), posts.load, clock, "Inspecting")
     with stopping_on_signals(stop), serving_metrics(settings.metrics):
+        models.start()
         pipeline = Pipeline(
             source=ports.source,
-            inspector=inspector,
-            banks=BankFollower(inspector, ports.banks, clock),
-            drift=DriftMonitor(inspector.drift_baseline, inspector.manifest.model_id, ports.store.drift_report, clock),
+            models=models,
             recorder=Recorder(
                 store=ports.store,
                 images=ports.images,

@@ -236,6 +236,21 @@ class LearningPauseRow(Base):
     resumed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
+class ModelAssignmentRow(Base):
+    """A person's word on which model a camera gets. The newest of a camera and role is in force; rows never change."""
+
+    __tablename__ = "model_assignments"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    camera: Mapped[str | None] = mapped_column(String(128), comment="null: every camera that has none of its own")
+    role: Mapped[str] = mapped_column(String(16), comment="active or shadow")
+    bundle: Mapped[str | None] = mapped_column(Text, comment="absolute path; null: nothing is assigned any more")
+    model_id: Mapped[str | None] = mapped_column(String(64), comment="of the bundle")
+    assigned_by: Mapped[str] = mapped_column(String(128))
+    why: Mapped[str | None] = mapped_column(Text)
+    assigned_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+
 class DriftStateRow(Base):
     """Where a camera's drift charts stand (``monitor.core.drift``), as the worker told last."""
 

@@ -157,13 +157,13 @@ class BankDesk:
         with while_running(), self._reader.connect() as connection:
             return connection.execute(query).scalar_one()
 
-    def waiting(self, model_id: str) -> Waiting:
-        """Return what the learner of a model has not dealt with."""
+    def waiting(self, models: Sequence[str]) -> Waiting:
+        """Return what the learners have not dealt with, of orders those about these models' banks."""
         reviews = select(func.count(), func.min(ReviewRow.created_at)).where(
             ReviewRow.outcome == PENDING, ReviewRow.withdrawn_at.is_(None)
         )
         orders = select(func.count(), func.min(BankOrderRow.created_at)).where(
-            BankOrderRow.outcome == PENDING, BankOrderRow.model_id == model_id
+            BankOrderRow.outcome == PENDING, BankOrderRow.model_id.in_(models)
         )
         with while_running(), self._reader.connect() as connection:
             (n_reviews, first_review), (n_orders, first_order) = (

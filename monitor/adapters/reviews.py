@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from monitor.adapters.bank_book import write_edits
 from monitor.adapters.database import WRITES, while_running
+from monitor.assignments import EVERY_CAMERA, Cameras
 from monitor.ports import BankEntry, GoldenDefect, PendingReview, Policy, Removal, ReviewOutcome
 from schemas.messages import Verdict, utc_now
 from schemas.tables import InspectionRow, ReviewRow
@@ -31,8 +32,10 @@ class SqlReviewStore:
         self._writer = engine.execution_options(**{WRITES: True})
         self._now = now
 
-    def pending_reviews(self, limit: int, policies: Collection[Policy] = tuple(Policy)) -> Sequence[PendingReview]:
-        """Return the oldest reviews of these policies that the learner has not dealt with.
+    def pending_reviews(
+        self, limit: int, policies: Collection[Policy] = tuple(Policy), cameras: Cameras = EVERY_CAMERA
+    ) -> Sequence[PendingReview]:
+        """Return the oldest reviews of these policies, of these cameras' frames, that no learner has dealt with.
 
         Raises:
             StoreUnavailableError: the database is away.
@@ -42,6 +45,11 @@ class SqlReviewStore:
             .join(InspectionRow, InspectionRow.frame_id == ReviewRow.frame_id)
             .where(ReviewRow.outcome == PENDING, ReviewRow.withdrawn_at.is_(None))
             .where(ReviewRow.policy.in_([policy.value for policy in policies]))
+            .where(
+                InspectionRow.camera.not_in(cameras.names)
+                if cameras.all_but
+                else InspectionRow.camera.in_(cameras.names)
+            )
             .order_by(ReviewRow.id)
             .limit(limit)
         )

@@ -5,7 +5,7 @@ The golden defects are reviews, of no model; so the gate stands in the new bank 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from monitor.core import bank_entry
@@ -34,20 +34,24 @@ def inherit(
     defects: Sequence[Defect],
     images: ImageStore,
     read: Callable[[bytes], Pixels],
+    *,
+    held: Mapping[int, str] | None = None,
+    version: int = 0,
 ) -> Iterator[Inherited]:
-    """Yield what becomes of each entry of the old bank; fill the new one, of pinned normals, on the way.
+    """Yield what becomes of each entry of the old bank; fill the new one on the way.
 
     Args:
         model_id: the new model.
-        taught: the old bank's active entries, in the order in which they were added.
-        bank: the new model's, as it comes from the bundle.
+        taught: the old bank's active entries that the new one lacks, in the order in which they were added.
+        bank: the new model's, to be filled.
         judge: the new model's.
         defects: the camera's golden defects, as the new model reads them.
         images: where the frames' images are; the new entries go there.
         read: encoded image to the new network's input (C, H, W).
+        held: the frames that the new bank was taught before, by slot.
+        version: the newest of the new bank; entries are added in those that follow.
     """
-    frames: dict[int, str] = {}
-    version = 0
+    frames = dict(held or {})
     for old in taught:
         try:
             pixels = read(images.get(old.image_sha256))

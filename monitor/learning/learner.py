@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
-from monitor.errors import BankFullError, BankMissingError, BankMovedError, StoreUnavailableError
+from monitor.assignments import EVERY_CAMERA, Cameras
+from monitor.errors import BankFullError, BankMovedError
 from monitor.learning.admission import Admitted, Explained, Judge, Unfit
 from monitor.learning.gate import Defect, Hidden
 from monitor.learning.keeper import MAX_ATTEMPTS, BankKeeper, Pixels, busy
 from monitor.learning.lesson import Lesson
 from monitor.learning.orders import OrderDesk
 from monitor.learning.patches import picture_of
-from monitor.patience import keep_trying
 from monitor.ports import (
     MOST_GOLDEN,
     Addition,
@@ -58,7 +57,6 @@ class Learner:
         read: encoded image to (C, H, W); raises InvalidFrameError and UnregistrableError.
         clock: time.
         confirm_by_rule: gives the rule's own word, if there is one; called at each step.
-        poll_interval_s: pause between two looks for work.
     """
 
     def __init__(
@@ -71,7 +69,6 @@ class Learner:
         read: Callable[[bytes], Pixels],
         clock: Clock,
         confirm_by_rule: Callable[[], None] = lambda: None,
-        poll_interval_s: float = 0.1,
     ) -> None:
         self._reviews = reviews
         self._book = book
@@ -81,32 +78,11 @@ class Learner:
         self._read = read
         self._clock = clock
         self._confirm_by_rule = confirm_by_rule
-        self._poll_interval_s = poll_interval_s
         self._orders = OrderDesk(book, keeper, images)
         self._next_check = clock.monotonic()
 
-    def run(self, stop: threading.Event) -> None:
-        """Learn until ``stop`` is set; outages are waited out.
-
-        Raises:
-            BankMismatchError: a bank was made by another model; a person must mend that.
-        """
-        while not stop.is_set():
-            try:
-                dealt_with = keep_trying(
-                    self.step,
-                    errors=(StoreUnavailableError, BankMissingError),
-                    given_up=stop,
-                    on_outage=_say_away,
-                    on_return=lambda: log.info("Learning again; reviews given meanwhile come first"),
-                )
-            except (StoreUnavailableError, BankMissingError):
-                return  # told to stop during an outage: the reviews stay pending
-            if dealt_with == 0:
-                stop.wait(self._poll_interval_s)
-
-    def step(self) -> int:
-        """Restore lost banks, deal with orders and reviews; return how many.
+    def step(self, cameras: Cameras = EVERY_CAMERA) -> int:
+        """Restore lost banks, deal with orders for them and with reviews of these cameras' frames; return how many.
 
         Raises:
             StoreUnavailableError, BankMissingError: a server is away; what was not dealt with is still pending.
@@ -122,7 +98,7 @@ class Learner:
             self._orders.deal_with(order)
         self._confirm_by_rule()
         policies = set(Policy) - set(self._book.paused())
-        pending = self._reviews.pending_reviews(STEP, policies)
+        pending = self._reviews.pending_reviews(STEP, policies, cameras)
         for review in pending:
             # Another learner may have dealt with it since: what it taught may even have left the bank again.
             if self._reviews.is_pending(review.review_id):
@@ -276,7 +252,3 @@ def _tell(decision: Admitted, edit: BankEdit) -> str:
 
 def _removals(version: int, evicted: tuple[str, ...], frame_id: str) -> tuple[Removal, ...]:
     return tuple(Removal(frame, version, "eviction", f"made room for frame {frame_id}") for frame in evicted)
-
-
-def _say_away(error: BaseException) -> None:
-    log.warning("Learning pauses: a server is away; reviews are kept and wait", error=str(error))

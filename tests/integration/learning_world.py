@@ -116,18 +116,17 @@ class World:
         return BankKey(self.camera, KEY.model_id)
 
     def learner(self, **changed: Any) -> Learner:
-        """Return a learner; ports by name (reviews, book, banks, images) may be others."""
+        """Return a learner; ports by name (reviews, book, banks, images) and the inspector may be others."""
         book, images = changed.get("book", self.book), changed.get("images", self.images)
-        banks = changed.get("banks", self.banks)
+        banks, inspector = changed.get("banks", self.banks), changed.get("inspector", ToyInspector())
         return Learner(
             reviews=changed.get("reviews", self.reviews),
             book=book,
-            keeper=BankKeeper(ToyInspector(), banks, book, images, read, self.clock, self.budget),
+            keeper=BankKeeper(inspector, banks, book, images, read, self.clock, self.budget),
             judge=ToyJudge(self.budget),
             images=images,
             read=read,
             clock=self.clock,
-            poll_interval_s=0.01,
         )
 
     def inspect(self, image: bytes | None, *, bank_version: int = 0) -> str:

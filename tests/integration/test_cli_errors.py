@@ -197,6 +197,25 @@ REVIEWS = {
     "no such word": Case("review confirm part-12 broken", ("'broken'", "'normal'", "'defect'", "See --help")),
 }  # fmt: skip
 
+MODELS = {
+    "no bundle to activate": Case("model activate $tmp/none", ("'$tmp/none'", "no manifest.json", "correct the path")),
+    "a damaged bundle to activate": Case(
+        "model activate $tmp/changed", ("$tmp/changed/bank.safetensors", "SHA-256", "Restore")
+    ),
+    "a camera that cannot be": Case(
+        "model activate $bundle --camera press%1", ("--camera 'press 1'", "no camera can have this id")
+    ),
+    "nothing to go back to": Case("model rollback", ("no model was ever assigned for every camera", "nothing to go")),
+    "nothing to go back to for a camera": Case("model rollback --camera press-1", ("assigned for camera press-1",)),
+    "a name that is too long": Case(
+        f"model activate $bundle --camera press-1 --by {'x' * 129}", ("1 to 128 printable characters",)
+    ),
+    "no Redis to activate": Case(
+        "model activate $bundle --camera press-1", ("Redis at redis.url", "127.0.0.1:$closed", "not reachable"),
+        {"redis.url": "redis://127.0.0.1:$closed/0"},
+    ),
+}  # fmt: skip
+
 WHICH = "either their ids, or options that choose them"
 DEAD_LETTERS = {
     "an unknown letter to show": Case("dlq show 77", ("dead letter 77: there is none", "'dlq list --state all'")),
@@ -238,7 +257,8 @@ CASES = {
     f"{group}: {name}": case
     for group, cases in {
         "settings": SETTINGS, "servers": SERVERS, "bundles": BUNDLES,
-        "cameras": CAMERAS, "reviews": REVIEWS, "dead letters": DEAD_LETTERS, "training": TRAININGS,
+        "cameras": CAMERAS, "reviews": REVIEWS, "dead letters": DEAD_LETTERS,
+        "models": MODELS, "training": TRAININGS,
     }.items()
     for name, case in cases.items()
 }  # fmt: skip
@@ -291,6 +311,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, broker: str, redis_server: s
         names = {
             "tmp": str(tmp),
             "images": str(tmp / "images"),
+            "bundle": str(bundle),
             "closed": str(free_port()),
             "used": str(used.getsockname()[1]),
             "redis": redis_server.removeprefix("redis://").partition("/")[0],

@@ -26,6 +26,7 @@ from monitor.adapters.redis_bank import RedisBankStore
 from monitor.core.bank_entry import to_bytes
 from monitor.errors import BankMissingError, StoreUnavailableError
 from monitor.learning.learner import BANK_CHECK_S
+from monitor.learning.school import keep_learning
 from monitor.ports import Policy
 from monitor.settings import DatabaseSettings, RedisSettings
 from schemas.errors import OperatorError
@@ -208,7 +209,7 @@ class Contract:
         stop = threading.Event()
         learner = world.learner(reviews=Away())
         with capture_logs() as logs:
-            thread = threading.Thread(target=learner.run, args=(stop,))
+            thread = threading.Thread(target=keep_learning, args=(learner.step, stop, 0.01))
             thread.start()
             wait_until(lambda: not world.reviews.pending_reviews(5))
             stop.set()
@@ -224,7 +225,7 @@ class Contract:
                 raise BankMissingError(name)
 
         stop = threading.Event()
-        thread = threading.Thread(target=world.learner(reviews=Away()).run, args=(stop,))
+        thread = threading.Thread(target=keep_learning, args=(world.learner(reviews=Away()).step, stop, 0.01))
         thread.start()
         time.sleep(0.05)
         stop.set()
@@ -379,7 +380,7 @@ def test_a_redis_that_is_killed_and_comes_back_empty_has_the_bank_again(
     with opened(sqlite_url) as engine:
         world = World(engine, banks, FsspecImageStore(str(tmp_path / "images")), lambda: None)
         stop = threading.Event()
-        thread = threading.Thread(target=world.learner().run, args=(stop,))
+        thread = threading.Thread(target=keep_learning, args=(world.learner().step, stop, 0.01))
         thread.start()
         world.review(b"5")
         wait_until(lambda: banks.version(KEY) == 1)

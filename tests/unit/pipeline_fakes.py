@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,14 +16,14 @@ import tenacity
 import torch
 
 from monitor.adapters.memory import MemoryBankStore, MemoryImageStore, MemoryInspectionStore, MemoryPublisher
-from monitor.bank_follower import BankFollower
+from monitor.assignments import Assignment, Chosen, Role
 from monitor.clock import SystemClock
 from monitor.core.drift import DriftBaseline
 from monitor.core.inspector import Inspection
 from monitor.core.memory_bank import MemoryBank
 from monitor.core.view import Placement, Prepared
-from monitor.drift_monitor import DriftMonitor
 from monitor.errors import StoreUnavailableError
+from monitor.models import Models
 from monitor.pipeline import Pipeline
 from monitor.ports import (
     Addition,
@@ -35,6 +36,7 @@ from monitor.ports import (
     RawRecord,
     Recorded,
 )
+from monitor.post import PostMaker
 from monitor.settings import Settings
 from monitor.storing import Recorder
 from schemas.artifacts import Manifest
@@ -76,8 +78,8 @@ def png(grey: int, height: int = SIZE, width: int = SIZE) -> bytes:
 class ToyInspector:
     """The Inspector's interface: a frame's score is its brightness, its mask the pixels brighter than a half."""
 
-    def __init__(self, most_at_once: int = 1000) -> None:
-        self.manifest = MANIFEST
+    def __init__(self, most_at_once: int = 1000, model_id: str = "toy-1") -> None:
+        self.manifest = MANIFEST.model_copy(update={"model_id": model_id})
         self.device = torch.device("cpu")
         self.seed = SEED
         self.drift_baseline = BASELINE
@@ -241,6 +243,11 @@ class Banks(MemoryBankStore):
             raise self.error
         return super().open(*args, **options)
 
+    def version(self, key: BankKey) -> int | None:
+        if self.error:
+            raise self.error
+        return super().version(key)
+
     def changes(self, key: BankKey, since: int | None) -> BankChanges:
         self.asked.append(since)
         if self.error:
@@ -262,6 +269,28 @@ def make_settings(max_frames: int = 4, keep: str = "flagged", sample_normal: flo
     )
 
 
+class Assigned:
+    """The ``Assignments`` port: what ``assign`` says last is in force; raises ``error`` while it has one."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str | None, Assignment] = {}
+        self.error: Exception | None = None
+
+    def assign(self, model_id: str | None, camera: str | None = None) -> None:
+        chosen = None if model_id is None else Chosen(model_id, Path(model_id))
+        self.rows[camera] = Assignment(camera, Role.ACTIVE, chosen, "ada", None, datetime.now(UTC))
+
+    def in_force(self, role: Role) -> Sequence[Assignment]:
+        if self.error:
+            raise self.error
+        return [row for row in self.rows.values() if row.role is role]
+
+
+def load_toy(bundle: Path) -> ToyInspector:
+    """Load the model that the bundle is named after."""
+    return ToyInspector(model_id=bundle.name)
+
+
 class Bench:
     """A pipeline with twins of its servers around it."""
 
@@ -280,6 +309,8 @@ class Bench:
         self.images = MemoryImageStore()
         self.line = Line(self.store)
         self.stop_grace = stop_grace
+        self.assigned = Assigned()
+        self.load: Callable[[Path], ToyInspector] = load_toy
 
     def run(self) -> None:
         """Run a new pipeline, from the committed offsets on, until all is committed or something stops it."""
@@ -295,11 +326,13 @@ class Bench:
             clock=clock,
             retry_wait=tenacity.wait_fixed(0.001),
         )
+        posts = PostMaker(self.load, self.banks, self.store, clock)
+        models = Models(
+            self.assigned, Chosen("toy-1", Path("toy-1")), posts.of(self.inspector), posts.load, clock, "Inspecting"
+        )
         pipeline = Pipeline(
             source=self.line,
-            inspector=self.inspector,
-            banks=BankFollower(self.inspector, self.banks, clock),
-            drift=DriftMonitor(BASELINE, "toy-1", self.store.drift_report, clock),
+            models=models,
             recorder=recorder,
             settings=self.settings,
             clock=clock,

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.bank_follower import BankFollower
+from monitor.assignments import Chosen
 from monitor.clock import FakeClock
 from monitor.core.view import Placement
-from monitor.drift_monitor import DriftMonitor
 from monitor.inspecting import BatchInspector
 from monitor.intake import DecodedFrame
 from monitor.metrics import UNINSPECTED
+from monitor.models import Models
 from monitor.overload import PAST_DEADLINE, SKIPPED, Overload, Pace
 from monitor.ports import LogPosition
+from monitor.post import PostMaker
 from monitor.settings import CameraSettings, Settings, load_settings
 from schemas.errors import ConfigurationError
 from schemas.messages import FrameEvent
-from tests.unit.pipeline_fakes import BASELINE, DEFECT, NORMAL, SIZE, Banks, Bench, ToyInspector, png
+from tests.unit.pipeline_fakes import DEFECT, NORMAL, SIZE, Assigned, Banks, Bench, Store, ToyInspector, load_toy, png
 
 CLOCK = FakeClock()
 
@@ -126,16 +128,17 @@ def test_a_frame_that_is_let_go_is_not_even_decoded() -> None:
 
 def test_a_frame_whose_time_runs_out_while_it_waits_for_its_batch_is_let_go() -> None:
     clock, inspector = FakeClock(), ToyInspector()
-    banks = BankFollower(inspector, Banks(), clock)
-    drift = DriftMonitor(BASELINE, "toy-1", lambda *_: None, clock)
-    batch = BatchInspector(inspector, banks, drift, clock, CameraSettings())
+    posts = PostMaker(load_toy, Banks(), Store(), clock)
+    post = posts.of(inspector)
+    models = Models(Assigned(), Chosen("toy-1", Path("toy-1")), post, posts.load, clock, "Inspecting")
+    batch = BatchInspector(models, clock, CameraSettings())
     pixels = np.full((1, SIZE, SIZE), 0.2, np.float32)
     events = [
         FrameEvent(frame_id=f"f{number}", camera="cam", captured_at=clock.now(), deadline_ms=deadline_ms)
         for number, deadline_ms in enumerate((100, 1000))
     ]
     frames = [
-        DecodedFrame(LogPosition("frames", "t1", 0, number), event, pixels, Placement((SIZE, SIZE)))
+        DecodedFrame(LogPosition("frames", "t1", 0, number), event, post, pixels, Placement((SIZE, SIZE)))
         for number, event in enumerate(events)
     ]
     clock.advance(0.5)

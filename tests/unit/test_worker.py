@@ -24,7 +24,18 @@ from monitor.settings import MetricsSettings
 from monitor.worker import WorkerPorts, run_worker, serving_metrics
 from schemas.errors import ConfigurationError
 from schemas.messages import FrameEvent, Verdict
-from tests.unit.pipeline_fakes import AWAY, NORMAL, Banks, Line, Store, ToyInspector, make_settings, png
+from tests.unit.pipeline_fakes import (
+    AWAY,
+    NORMAL,
+    Assigned,
+    Banks,
+    Line,
+    Store,
+    ToyInspector,
+    load_toy,
+    make_settings,
+    png,
+)
 
 
 class Results(MemoryPublisher):
@@ -76,7 +87,7 @@ def test_a_signal_lets_the_worker_finish_and_gives_the_signals_back() -> None:
 
     line.poll = poll_with_signal
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    ports = WorkerPorts(line, MemoryPublisher(), results, store, MemoryImageStore(), Banks())
+    ports = WorkerPorts(line, MemoryPublisher(), results, store, MemoryImageStore(), Banks(), Assigned(), load_toy)
     run_worker(make_settings(max_frames=4), ToyInspector(), ports)
     assert line.committed["cam"] == 7
     assert results.names == [f"f{number}" for number in range(7)]
@@ -108,7 +119,7 @@ def test_a_result_is_published_as_soon_as_it_is_stored() -> None:
     store, results, stop = Store(), Results(), threading.Event()
     line = Line(store)
     line.stop = threading.Event()  # the test stops it
-    ports = WorkerPorts(line, MemoryPublisher(), results, store, MemoryImageStore(), Banks())
+    ports = WorkerPorts(line, MemoryPublisher(), results, store, MemoryImageStore(), Banks(), Assigned(), load_toy)
     worker = threading.Thread(target=run_worker, args=(make_settings(), ToyInspector(), ports), kwargs={"stop": stop})
     worker.start()
     time.sleep(0.2)

@@ -1,0 +1,184 @@
+"""``paedid-monitor model``: which model inspects which camera, changed while the line runs."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.markup import escape
+from rich.table import Table
+
+from monitor.assignments import Assignment, Chosen, PerCamera
+from monitor.bank_commands import wide_console
+from monitor.settings import Settings
+from schemas.errors import OperatorError
+from schemas.messages import Identifier
+
+if TYPE_CHECKING:  # the database and torch take a while to import; --help should not
+    from sqlalchemy import Engine
+
+    from monitor.adapters.model_desk import SqlModelDesk
+
+model_app = typer.Typer(
+    no_args_is_help=True, help="See which model inspects which camera, change to another, and go back; no restart."
+)
+EVERY = "every other"
+SOON = "Workers and learners take it over within seconds, between two batches."
+
+Camera = Annotated[str | None, typer.Option(help="Only this camera; default: every camera without one of its own.")]
+By = Annotated[str | None, typer.Option(help="Who says so; default: the user's name.")]
+Why = Annotated[str | None, typer.Option(help="The reason, for the history.")]
+
+
+@dataclass(frozen=True)
+class _Open:
+    """What a command works with: the assignments, and what follows from them."""
+
+    engine: Engine
+    desk: SqlModelDesk
+    models: PerCamera[Chosen]
+
+    def of(self, camera: str | None) -> list[Assignment]:
+        """Return all assignments of a camera, or those for every camera, the oldest first."""
+        return [each for each in self.desk.history() if each.camera == camera]
+
+
+@model_app.command()
+def activate(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Argument(help="The bundle that paedid-trainer wrote, where workers find it too.")],
+    camera: Camera = None,
+    by: By = None,
+    why: Why = None,
+) -> None:
+    """Let another model inspect, from the next batch on; no frame is lost, and nothing is started again.
+
+    First the new model learns what the line has taught the old one: each confirmed normal is looked at again. The old
+    model's bank stays as it is, and 'model rollback' goes back.
+    """
+    from monitor.adapters.review_desk import require_name
+    from monitor.inheritance import hand_down, open_heir
+    from schemas.artifacts import read_manifest
+
+    who = by or getpass.getuser()
+    require_name(who)  # before all that takes long
+    _require_camera(camera)
+    chosen = Chosen(read_manifest(bundle).model_id, bundle.resolve())
+    with _opened(context.obj) as opened:
+        old = opened.models.of(camera)
+        own = camera is None or camera in opened.models.own
+        if own and old == chosen:
+            typer.echo(f"Model {chosen.model_id} is active {_for(camera)} already. Nothing was changed.")
+            return
+        with open_heir(context.obj, old.model_id, bundle) as heir:
+            concerned = [camera] if camera else [each for each in heir.known_cameras() if each not in opened.models.own]
+            if old.model_id != chosen.model_id:
+                # Until nothing is new: meanwhile people go on to confirm.
+                while hand_down(heir, concerned):
+                    pass
+            for each in concerned:
+                heir.open(each)
+        opened.desk.assign(camera, chosen, who, why)
+        before = f"in place of {old.model_id}" if old.model_id != chosen.model_id else "as it was"
+        typer.echo(f"Model {chosen.model_id} is active {_for(camera)}, {before}. {SOON}")
+        if camera is None:
+            for name, its in sorted(opened.models.own.items()):
+                typer.echo(f"{name} keeps its own, {its.model_id}; 'model rollback --camera {name}' changes that.")
+
+
+@model_app.command()
+def rollback(context: typer.Context, camera: Camera = None, by: By = None, why: Why = None) -> None:
+    """Go back to what was assigned before, with the bank as it was then. Done twice, it undoes itself."""
+    from schemas.artifacts import read_manifest
+
+    with _opened(context.obj) as opened:
+        past = opened.of(camera)
+        if not past:
+            msg = f"no model was ever assigned {_for(camera)}, so there is nothing to go back to"
+            raise OperatorError(msg)
+        chosen = past[-2].chosen if len(past) > 1 else None
+        if chosen is not None and read_manifest(chosen.bundle).model_id != chosen.model_id:
+            msg = f"{chosen.bundle}: holds another model than {chosen.model_id} by now; 'model activate' the right one"
+            raise OperatorError(msg)
+        opened.desk.assign(camera, chosen, by or getpass.getuser(), why or "rollback")
+    with _opened(context.obj) as opened:
+        typer.echo(f"Model {opened.models.of(camera).model_id} is active {_for(camera)} again. {SOON}")
+
+
+@model_app.command()
+def status(context: typer.Context) -> None:
+    """Tell which model is active for which camera, since when, and which one inspected its newest frame."""
+    with _opened(context.obj) as opened:
+        in_force = {each.camera: each for each in opened.desk.in_force() if each.chosen is not None}
+        in_use = opened.desk.in_use()
+        table = _table("camera", "model", "newest frame by", "since", "by", "why", "bundle")
+        for camera in (*sorted({*in_use, *opened.models.own}), None):
+            chosen = opened.models.of(camera)
+            said = in_force.get(camera) or in_force.get(None)
+            facts = (_when(said), said.by, said.why or "") if said else ("", "settings", "")
+            used = in_use.get(camera, "") if camera else ""
+            table.add_row(camera or EVERY, chosen.model_id, used, *map(escape, facts), escape(str(chosen.bundle)))
+        wide_console().print(table)
+
+
+@model_app.command()
+def history(
+    context: typer.Context,
+    camera: Camera = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most, the newest first.")] = 30,
+) -> None:
+    """List who assigned which model, when and why, the newest first; with --camera those for this camera alone."""
+    with _opened(context.obj) as opened:
+        past = [each for each in opened.desk.history() if camera in {None, each.camera}]
+    if not past:
+        typer.echo("No model was ever assigned: the settings' inspects.")
+        return
+    table = _table("when", "camera", "model", "by", "why", "bundle")
+    for each in past[: -limit - 1 : -1]:
+        model, bundle = (each.chosen.model_id, str(each.chosen.bundle)) if each.chosen else ("none", "")
+        table.add_row(_when(each), each.camera or EVERY, model, *map(escape, (each.by, each.why or "", bundle)))
+    wide_console().print(table)
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[_Open]:
+    from monitor.adapters.model_desk import SqlModelDesk
+    from monitor.database_access import open_database
+    from monitor.errors import StoreUnavailableError
+    from monitor.models_in_force import models_in_force
+
+    with open_database(settings) as engine:
+        try:
+            yield _Open(engine, SqlModelDesk(engine), models_in_force(settings, engine))
+        except StoreUnavailableError as error:
+            msg = f"a server went away: {error}. No model was assigned; try again."
+            raise OperatorError(msg) from error
+
+
+def _require_camera(camera: str | None) -> None:
+    try:
+        TypeAdapter(Identifier | None).validate_python(camera)
+    except ValidationError as error:
+        msg = f"--camera {camera!r}: no camera can have this id; give 1 to 128 letters, digits and . _ : -"
+        raise OperatorError(msg) from error
+
+
+def _for(camera: str | None) -> str:
+    return f"for camera {camera}" if camera else "for every camera without one of its own"
+
+
+def _when(said: Assignment) -> str:
+    return f"{said.at.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading in {"when", "since", "camera", "model"})
+    return table
