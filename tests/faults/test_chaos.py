@@ -1,4 +1,4 @@
-"""A short storm: 'make chaos' is a long one."""
+"""A short storm: 'make chaos' is a long one, and takes SQLite as well."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-KILLS = 7
+KILLS = 5
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.timeout(300)
 def test_whatever_is_killed_every_frame_comes_to_one_end_and_the_bank_is_what_was_taught(
-    bundle: Path, tmp_path: Path, database: str
+    bundle: Path, tmp_path: Path
 ) -> None:
-    options = ["--kills", KILLS, "--frames", 200, "--seed", 1, "--database", database, "--bundle", bundle]
+    options = ["--kills", KILLS, "--frames", 200, "--seed", 1, "--database", "postgresql", "--bundle", bundle]
     command = [sys.executable, "-m", "deploy.chaos", "storm", *map(str, options), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     figures = json.loads(done.stdout.splitlines()[-1])
