@@ -5,19 +5,29 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
+import pytest
 import redis
 
 from monitor.settings import load_settings
-from tests.faults.line import LINE, STAMPED, MakeLine, Message, png, run
+from tests.faults.line import LINE, STAMPED, MakeLine, Message, png
 from tests.faults.operated import CAMERA, Operated
+from tests.faults.prefork import Prefork
 
 CHECKSUM = re.compile(r"checksum ([0-9a-f]{64})")
 
 
 class Commanded(Operated):
-    """A line whose operator uses the commands."""
+    """A line whose operator uses the commands, in forks of ``forks``."""
+
+    forks: Prefork
+
+    def run(self, *arguments: str) -> CompletedProcess[str]:
+        """Run a command of paedid-monitor to its end."""
+        return self.forks.run("monitor", "--config", str(self.config), *arguments)
 
     def bank(self, *arguments: str, code: int = 0) -> str:  # type: ignore[override]
         """Run a bank command; return what it said."""
@@ -50,6 +60,12 @@ class Commanded(Operated):
         done = self.run("review", *arguments)
         assert done.returncode == code, (done.stdout, done.stderr)
         return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forks() -> Iterator[None]:
+    with Prefork() as Commanded.forks:
+        yield
 
 
 def odd_stamps(line: Commanded, count: int) -> list[str]:
@@ -174,9 +190,9 @@ def test_a_new_model_inherits_what_the_line_has_taught(
     assert "Nothing to inherit" in line.bank("inherit", str(other))
 
     environment = {"PAEDID_MODEL__BUNDLE": str(other)}
-    verified = run("monitor", "--config", str(line.config), "bank", "verify", environment=environment)
+    verified = line.forks.run("monitor", "--config", str(line.config), "bank", "verify", environment=environment)
     assert (verified.returncode, verified.stderr) == (0, "")
     assert f"and {len(taught)} learned normals" in verified.stdout
-    history = run("monitor", "--config", str(line.config), "bank", "history", environment=environment)
+    history = line.forks.run("monitor", "--config", str(line.config), "bank", "history", environment=environment)
     assert "inherited from model" in " ".join(history.stdout.split())
     assert load_settings(line.config).model.bundle == bundle
