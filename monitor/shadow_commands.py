@@ -81,18 +81,16 @@ def _end(opened: Opened, camera: str | None, who: str, why: str | None) -> None:
     shadows = opened.shadows
     own = shadows.others if camera is None else shadows.own.get(camera, NO_MODEL)
     if own == NO_MODEL:
-        msg = f"no model looks on {for_camera(camera)}, so there is nothing to end"
+        msg = f"no model was told to look on {for_camera(camera)}, so there is nothing to end"
         if camera and shadows.others != NO_MODEL:
-            msg += (
-                f"; {shadows.others.model_id} looks on for all cameras: 'model shadow --off' without --camera ends it"
-            )
+            msg += f"; {shadows.others.model_id} looks on for all without their own: 'model shadow --off' ends that"
         raise OperatorError(msg)
     opened.desk.assign(camera, None, who, why, Role.SHADOW)
     typer.echo(f"Model {own.model_id} does not look on {for_camera(camera)} any more. {SOON}")
     if camera is None:
         _tell_others(opened)
     elif shadows.others != NO_MODEL:
-        typer.echo(f"{shadows.others.model_id}, which looks on for every camera without one of its own, now does.")
+        typer.echo(f"{shadows.others.model_id} does, as for every camera without one of its own.")
 
 
 def _tell_others(opened: Opened) -> None:
