@@ -95,8 +95,7 @@ class Pipeline:
         self._source = source
         self._models = models
         self._shadows = shadows
-        self._shadow_inspector = ShadowInspector(clock)
-        self._most_behind = settings.batch.max_frames
+        self._shadow_inspector = ShadowInspector(shadows, clock, settings.batch.max_frames)
         self._batch_inspector = BatchInspector(models, clock, settings.cameras)
         self._recorder = recorder
         self._limits = settings.limits
@@ -154,18 +153,11 @@ class Pipeline:
     ) -> Future[DecodedFrame | FailedFrame | DeadLetter]:
         if isinstance(admitted, FrameEvent):
             post = self._models.active(admitted.camera)
-            shadow = self._shadow(admitted.camera, post, record.newer)
+            shadow = self._shadow_inspector.post_for(admitted.camera, post, record.newer)
             return self._decoders.submit(take_in, record, admitted, post, self._limits, shadow)
         settled: Future[DecodedFrame | FailedFrame | DeadLetter] = Future()
         settled.set_result(admitted)
         return settled
-
-    def _shadow(self, camera: str, post: Post, newer: int) -> Post | None:
-        """Return the model that is to look at a frame, too: none under pressure, and not the same one twice."""
-        shadow = self._shadows.active(camera)
-        if shadow is None or newer >= self._most_behind or shadow.model_id == post.model_id:
-            return None
-        return shadow
 
     def _poll_timeout(self) -> float:
         """Return how long to wait for frames: no longer than those received may wait for more."""
@@ -185,23 +177,9 @@ class Pipeline:
         with STAGE_SECONDS.labels(stage="inspect").time():
             inspections = tuple(self._batch_inspector.inspect(frames))
         self._learn_pace(batch, inspections)
-        shadows = self._look_on(frames, inspections)
+        shadows = self._shadow_inspector.inspect(frames, inspections)
         images = {received.record.position: received.record.value or b"" for received in batch}
         return FinishedBatch(inspections, dead, images, self._batch_inspector.take_drift(), shadows)
-
-    def _look_on(
-        self, frames: Sequence[DecodedFrame | FailedFrame], inspections: Sequence[InspectionRecord]
-    ) -> tuple[InspectionRecord, ...]:
-        """Return what the shadows say of the frames that got a verdict."""
-        seen = [
-            frame.shadow
-            for frame, record in zip(frames, inspections, strict=True)
-            if isinstance(frame, DecodedFrame) and frame.shadow and record.verdict is not Verdict.UNINSPECTED
-        ]
-        if not seen:
-            return ()
-        with STAGE_SECONDS.labels(stage="shadow").time():
-            return self._shadow_inspector.inspect(seen)
 
     def _learn_pace(self, batch: Sequence[_Received], inspections: Sequence[InspectionRecord]) -> None:
         """Learn how long a frame is on its way from the door to its verdict: the first of those that got one."""

@@ -11,9 +11,12 @@ import structlog
 import torch
 
 from monitor.inspecting import verdict_on
-from monitor.intake import DecodedFrame
+from monitor.intake import DecodedFrame, FailedFrame
+from monitor.metrics import STAGE_SECONDS
+from monitor.models import Models
 from monitor.ports import Clock, InspectionRecord
 from monitor.post import Post
+from schemas.messages import Verdict
 
 log = structlog.get_logger()
 
@@ -22,17 +25,46 @@ class ShadowInspector:
     """Lets shadows inspect frames, and keeps what goes wrong with them to itself. Used by one thread.
 
     Args:
+        shadows: names each camera's.
         clock: for the time of inspection.
+        most_behind: so many newer frames waiting behind a frame are pressure: then no shadow sees it.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, shadows: Models[Post | None], clock: Clock, most_behind: int) -> None:
+        self._shadows = shadows
         self._clock = clock
+        self._most_behind = most_behind
 
-    def inspect(self, frames: Sequence[DecodedFrame]) -> tuple[InspectionRecord, ...]:
-        """Return what the frames' models say of them, and nothing of a frame whose inspection fails. Never raises.
+    def post_for(self, camera: str, active: Post, newer: int) -> Post | None:
+        """Return the model that is to look at a frame, too: none under pressure, and not the same one twice."""
+        shadow = self._shadows.active(camera)
+        if shadow is None or newer >= self._most_behind or shadow.model_id == active.model_id:
+            return None
+        return shadow
 
-        Frames of one camera and one model are inspected together, against that model's bank of the camera.
+    def inspect(
+        self, frames: Sequence[DecodedFrame | FailedFrame], records: Sequence[InspectionRecord]
+    ) -> tuple[InspectionRecord, ...]:
+        """Return what shadows say of the frames that they can see and that got a verdict. Never raises.
+
+        Nothing is said of a frame whose inspection fails. Frames of one camera and one model are inspected together,
+        against that model's bank of the camera.
+
+        Args:
+            frames: a batch.
+            records: what the active models said of each.
         """
+        seen = [
+            frame.shadow
+            for frame, record in zip(frames, records, strict=True)
+            if isinstance(frame, DecodedFrame) and frame.shadow and record.verdict is not Verdict.UNINSPECTED
+        ]
+        if not seen:
+            return ()
+        with STAGE_SECONDS.labels(stage="shadow").time():
+            return self._look_at(seen)
+
+    def _look_at(self, frames: Sequence[DecodedFrame]) -> tuple[InspectionRecord, ...]:
         groups: dict[tuple[Post, str], list[DecodedFrame]] = defaultdict(list)
         for frame in frames:
             groups[frame.post, frame.event.camera].append(frame)

@@ -97,10 +97,8 @@ def fill(engine: Engine, store: SqlInspectionStore, image_sha256: str = "a" * 64
         pair(number, active, shadow, image_sha256=image_sha256) for number, (active, shadow, _) in enumerate(FRAMES)
     ]
     unseen = inspection("unseen", 50)
-    uninspected, _ = pair(51, Verdict.UNINSPECTED, BAD)
-    store.record(
-        BatchOutcome((*(each for each, _ in pairs), unseen, uninspected), shadows=tuple(its for _, its in pairs))
-    )
+    pairs.append(pair(51, Verdict.UNINSPECTED, BAD))
+    store.record(BatchOutcome((*(each for each, _ in pairs), unseen), shadows=tuple(its for _, its in pairs)))
     reviews = ReviewDesk(engine)
     for number, (_, _, truth) in enumerate(FRAMES):
         if truth is not None:

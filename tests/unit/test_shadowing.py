@@ -174,9 +174,13 @@ def test_a_memory_that_is_too_small_for_the_shadow_lets_it_see_fewer_at_a_time()
         )
         for number in range(5)
     ]
-    shadow = ShadowInspector(clock)
-    assert shadow.inspect(frames) == ()
-    assert len(shadow.inspect(frames)) == 5
+    shadows = Models[Post | None](Assigned(), NO_MODEL, None, posts.load, clock, "Shadowing", Role.SHADOW)
+    shadow = ShadowInspector(shadows, clock, most_behind=10)
+    seen = [replace(frame, shadow=frame) for frame in frames]
+    records = [InspectionRecord(each.position, each.event, Verdict.NORMAL, "toy-1", clock.now()) for each in frames]
+    assert shadow.inspect(seen, records) == ()
+    assert len(shadow.inspect(seen, records)) == 5
+    shadows.close()
 
 
 def test_under_pressure_the_shadow_does_not_look() -> None:
@@ -206,11 +210,11 @@ def test_a_model_does_not_look_at_its_own_frames_twice() -> None:
 
 def test_only_the_shadows_cameras_are_looked_at_and_each_against_its_own_bank() -> None:
     bench = Bench(make_settings(max_frames=100))
-    bench.assigned.assign("other-1", "north", role=Role.SHADOW)
-    bench.assigned.assign("other-2", "south", role=Role.SHADOW)
+    bench.assigned.assign("other-1", "left", role=Role.SHADOW)
+    bench.assigned.assign("other-2", "right", role=Role.SHADOW)
     bench.load = lambda bundle: Other(bundle.name)
     bench.shadow_first = True
-    for number, camera in enumerate(("north", "south", "east", "north")):
+    for number, camera in enumerate(("left", "right", "middle", "left")):
         bench.line.send(f"f{number}", png(NORMAL), camera)
     bench.run()
     found = {record.frame.frame_id: record.model_id for record in bench.store.shadows}
