@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from monitor.assignments import Assignment, Chosen, PerCamera
+from monitor.assignments import Assignment, Chosen, PerCamera, Role
 from monitor.bank_commands import wide_console
 from monitor.settings import Settings
 from schemas.errors import OperatorError
@@ -135,16 +135,19 @@ def history(
     camera: Camera = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most, the newest first.")] = 30,
 ) -> None:
-    """List who assigned which model, when and why, the newest first; with --camera those for this camera alone."""
+    """List who assigned which model, also as a shadow, when and why, the newest first; with --camera for it alone."""
     with opened_models(context.obj) as opened:
-        past = [each for each in opened.desk.history() if camera in {None, each.camera}]
+        said = [each for role in Role for each in opened.desk.history(role) if camera in {None, each.camera}]
+    past = sorted(said, key=lambda each: each.at)
     if not past:
         typer.echo("No model was ever assigned: the settings' inspects.")
         return
-    table = plain_table("when", "camera", "model", "by", "why", "bundle")
+    table = plain_table("when", "camera", "role", "model", "by", "why", "bundle")
     for each in past[: -limit - 1 : -1]:
         model, bundle = (each.chosen.model_id, str(each.chosen.bundle)) if each.chosen else ("none", "")
-        table.add_row(when(each), each.camera or EVERY, model, *map(escape, (each.by, each.why or "", bundle)))
+        table.add_row(
+            when(each), each.camera or EVERY, each.role.value, model, *map(escape, (each.by, each.why or "", bundle))
+        )
     wide_console().print(table)
 
 

@@ -25,6 +25,9 @@ def test_a_camera_has_a_shadow_of_its_own_or_that_of_every_camera(
     assert "Model own-1 does not look on for camera press-2 any more." in told
     assert "every-1 does, as for every camera without one of its own." in told
     assert "nothing to go back to" in line.model("rollback", code=2)  # a shadow is no assignment of an active model
+    told = line.model("history")
+    assert told.index("press-2 shadow none") < told.index("every other shadow every-1") < told.index("smaller")
+    assert told.index("smaller") < told.index("press-2 shadow own-1")
     rows = line.query("SELECT camera, role, model_id, why FROM model_assignments ORDER BY id")
     assert [tuple(row) for row in rows] == [
         ("press-2", "shadow", "own-1", None),
