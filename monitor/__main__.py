@@ -15,12 +15,14 @@ import structlog
 import typer
 
 from monitor.bank_commands import bank_app
+from monitor.compare_commands import compare
 from monitor.dlq_commands import dlq_app
 from monitor.logs import configure_logging
 from monitor.model_commands import model_app
 from monitor.review_commands import review_app
 from monitor.settings import Settings, load_settings
 from monitor.settings_help import explain_settings
+from monitor.shadow_commands import shadow
 from schemas.commands import run_app
 from schemas.errors import OperatorError
 
@@ -32,6 +34,8 @@ app.add_typer(review_app, name="review")
 app.add_typer(bank_app, name="bank")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(model_app, name="model")
+model_app.command()(shadow)
+model_app.command()(compare)
 
 
 @app.callback()

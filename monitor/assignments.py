@@ -30,6 +30,10 @@ class Chosen:
     bundle: Path
 
 
+# No bundle has this name: what a camera has that has no shadow.
+NO_MODEL = Chosen("", Path())
+
+
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """A person's word on which model a camera gets.
@@ -93,8 +97,8 @@ class Assignments(Protocol):
 def choose(in_force: Sequence[Assignment], default: Chosen) -> PerCamera[Chosen]:
     """Return the model of each camera.
 
-    A camera's own assignment counts for more than that for every camera; without either it gets the ``default``, the
-    settings' model.
+    A camera's own assignment counts for more than that for every camera; without either it gets the ``default``: the
+    settings' model, and as a shadow ``NO_MODEL``.
     """
     chosen = {each.camera: each.chosen for each in in_force if each.chosen is not None}
     others = chosen.pop(None, default)

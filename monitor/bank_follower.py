@@ -9,7 +9,7 @@ import structlog
 from monitor.core.inspector import Inspector
 from monitor.core.memory_bank import MemoryBank
 from monitor.errors import BankMissingError, StoreUnavailableError
-from monitor.metrics import BANK_VERSION, OUTAGES
+from monitor.metrics import OUTAGES
 from monitor.ports import BankChanges, BankKey, BankShape, BankStore, Clock
 
 log = structlog.get_logger()
@@ -107,8 +107,6 @@ class BankFollower:
     def _apply(self, copy: _Copy, changes: BankChanges) -> None:
         bank = copy.bank
         before = bank.version
-        # Each time: another model's bank of the same camera may have been in use since.
-        BANK_VERSION.labels(camera=copy.key.camera).set(changes.version)
         if not changes.reload and not changes.slots and changes.version == before:
             return
         if changes.reload:
@@ -123,6 +121,7 @@ class BankFollower:
             "Inspecting with bank version %d",
             changes.version,
             camera=copy.key.camera,
+            model=copy.key.model_id,
             before=before,
             changed_slots=len(changes.slots),
             reloaded=changes.reload,

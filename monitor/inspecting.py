@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from monitor.core.memory_bank import MemoryBank
 from monitor.core.regions import Regions, measure_regions
 from monitor.core.view import Placement
 from monitor.intake import INSPECTION_FAILED, DecodedFrame, FailedFrame
-from monitor.metrics import MODEL_IN_USE
+from monitor.metrics import BANK_VERSION, MODEL_IN_USE
 from monitor.models import Models
 from monitor.overload import Overload, Pace
 from monitor.ports import Clock, DriftReport, InspectionRecord, LogPosition
@@ -66,8 +67,8 @@ class BatchInspector:
             else:
                 groups[frame.post, frame.event.camera].append(frame)
         for (post, camera), group in groups.items():
-            self._note(post, camera)
             bank = post.banks.current(camera)
+            self._note(post, camera, bank)
             inspections = self._attempt(group, post, bank)
             for frame, inspection in zip(group, inspections, strict=True):
                 records[frame.position] = self._conclude(frame, inspection, bank)
@@ -98,7 +99,8 @@ class BatchInspector:
             reason=reason,
         )
 
-    def _note(self, post: Post, camera: str) -> None:
+    def _note(self, post: Post, camera: str, bank: MemoryBank) -> None:
+        BANK_VERSION.labels(camera=camera).set(bank.version)
         before = self._in_use.get(camera)
         if before == post.model_id:
             return
@@ -138,23 +140,8 @@ class BatchInspector:
         # A score that is not a number compares as 'not above the threshold': it must not pass for normal.
         if inspection is None or not math.isfinite(inspection.score):
             return self._uninspected(frame, INSPECTION_FAILED)
-        manifest = frame.post.inspector.manifest
         pitch = self._cameras.pitch_of(frame.event.camera)
-        mask, found = where_it_lies(inspection, frame.placement, pitch)
-        return InspectionRecord(
-            position=frame.position,
-            frame=frame.event,
-            verdict=Verdict.DEFECT if inspection.flagged else Verdict.NORMAL,
-            model_id=manifest.model_id,
-            inspected_at=self._clock.now(),
-            score=inspection.score,
-            threshold=manifest.calibration.verdict.threshold,
-            defect_area=float(inspection.mask.mean()) / manifest.view.inspected_share,
-            mask_png=encode_mask(mask),
-            regions=found.measured,
-            region_count=found.count,
-            bank_version=bank.version,
-        )
+        return verdict_on(frame, inspection, bank.version, self._clock.now(), pitch)
 
 
 def _halve(post: Post, frames: int) -> int:
@@ -165,6 +152,28 @@ def _halve(post: Post, frames: int) -> int:
         log.warning("The device's memory does not hold %d frames; inspecting %d at a time", frames, post.most_at_once)
     torch.cuda.empty_cache()
     return post.most_at_once
+
+
+def verdict_on(
+    frame: DecodedFrame, inspection: Inspection, bank_version: int, now: datetime, pitch_um: float | None = None
+) -> InspectionRecord:
+    """Return the record of an inspected frame, whose score is finite; for the measures, how large a pixel is."""
+    manifest = frame.post.inspector.manifest
+    mask, found = where_it_lies(inspection, frame.placement, pitch_um)
+    return InspectionRecord(
+        position=frame.position,
+        frame=frame.event,
+        verdict=Verdict.DEFECT if inspection.flagged else Verdict.NORMAL,
+        model_id=manifest.model_id,
+        inspected_at=now,
+        score=inspection.score,
+        threshold=manifest.calibration.verdict.threshold,
+        defect_area=float(inspection.mask.mean()) / manifest.view.inspected_share,
+        mask_png=encode_mask(mask),
+        regions=found.measured,
+        region_count=found.count,
+        bank_version=bank_version,
+    )
 
 
 def where_it_lies(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
@@ -36,6 +36,7 @@ class DecodedFrame:
         pixels: (C, H, W) in [0, 1].
         placement: where they lie in the camera's frame.
         newer: how many frames waited behind it when it came.
+        shadow: the same frame as its camera's shadow is to see it, if it can be.
     """
 
     position: LogPosition
@@ -44,6 +45,7 @@ class DecodedFrame:
     pixels: NDArray[np.float32]
     placement: Placement
     newer: int = 0
+    shadow: DecodedFrame | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +126,32 @@ class Door:
 
 
 def take_in(
-    record: RawRecord, admitted: FrameEvent, post: Post, limits: LimitSettings
+    record: RawRecord, admitted: FrameEvent, post: Post, limits: LimitSettings, shadow: Post | None = None
 ) -> DecodedFrame | FailedFrame | DeadLetter:
     """Decode an admitted record and prepare it for its camera's model. Never raises; runs in the decode threads.
 
-    The image is let go here: what waits for its batch is of the network's size, whatever the camera's.
+    Then the same for the camera's ``shadow``, which does not see what cannot be made ready for it. The image is let go
+    here: what waits for its batch is of the networks' sizes, whatever the camera's.
     """
-    spec = post.inspector.manifest.architecture.input
+    frame = _take_in(record, admitted, post, limits)
+    if shadow is None or not isinstance(frame, DecodedFrame):
+        return frame
+    try:
+        return replace(frame, shadow=_decode(record, admitted, shadow, limits))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the active model has its frame
+        if not shadow.said_blind:
+            shadow.said_blind = True
+            log.warning("The shadow cannot see a frame, nor others like it", frame=admitted.frame_id,
+                        camera=admitted.camera, model=shadow.model_id, problem=str(error))  # fmt: skip
+        return frame
+
+
+def _take_in(
+    record: RawRecord, admitted: FrameEvent, post: Post, limits: LimitSettings
+) -> DecodedFrame | FailedFrame | DeadLetter:
     try:
         with STAGE_SECONDS.labels(stage="decode").time():
-            image = decode_image(record.value or b"", limits, spec.source_size, spec.channels)
-            prepared = post.inspector.prepare(image)
-            return DecodedFrame(record.position, admitted, post, prepared.pixels, prepared.placement, record.newer)
+            return _decode(record, admitted, post, limits)
     except InvalidFrameError as error:
         return DeadLetter(record, error.reason, error.detail)
     except UnregistrableError as error:
@@ -145,3 +161,11 @@ def take_in(
     except Exception:
         log.exception("Decoding failed by a fault of ours; the frame will be stored as uninspected", at=record.position)
         return FailedFrame(record.position, admitted)
+
+
+def _decode(record: RawRecord, admitted: FrameEvent, post: Post, limits: LimitSettings) -> DecodedFrame:
+    """Raise InvalidFrameError for what is no image, UnregistrableError for what is not in its place."""
+    spec = post.inspector.manifest.architecture.input
+    image = decode_image(record.value or b"", limits, spec.source_size, spec.channels)
+    prepared = post.inspector.prepare(image)
+    return DecodedFrame(record.position, admitted, post, prepared.pixels, prepared.placement, record.newer)

@@ -20,7 +20,8 @@ REPEATS = Counter("paedid_repeated_frames", "Redelivered frames recognised as st
 # Frames in a batch; always 1 means that batch.max_age_s is short for the line's rate.
 BATCH_FRAMES = Histogram("paedid_batch_frames", "Frames per batch", buckets=_SIZE_BUCKETS)
 
-# decode: one frame, in a decode thread. inspect: one batch, on the device. store: one batch, outages included.
+# decode: one frame, in a decode thread. inspect: one batch, on the device; shadow: the same by the models that look on.
+# store: one batch, outages included.
 STAGE_SECONDS = Histogram("paedid_stage_seconds", "Duration of a stage", ["stage"], buckets=_STAGE_BUCKETS)
 
 # From the camera's capture time to the stored result: what a rejector downstream has to wait for. Needs clocks in step.

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from monitor.assignments import Assignment, Chosen, PerCamera
+from monitor.assignments import Assignment, Chosen, PerCamera, Role
 from monitor.bank_commands import wide_console
 from monitor.settings import Settings
 from schemas.errors import OperatorError
@@ -37,12 +37,13 @@ Why = Annotated[str | None, typer.Option(help="The reason, for the history.")]
 
 
 @dataclass(frozen=True)
-class _Open:
+class Opened:
     """What a command works with: the assignments, and what follows from them."""
 
     engine: Engine
     desk: SqlModelDesk
     models: PerCamera[Chosen]
+    shadows: PerCamera[Chosen]
 
     def of(self, camera: str | None) -> list[Assignment]:
         """Return all assignments of a camera, or those for every camera, the oldest first."""
@@ -68,13 +69,13 @@ def activate(
 
     who = by or getpass.getuser()
     require_name(who)  # before all that takes long
-    _require_camera(camera)
+    require_camera(camera)
     chosen = Chosen(read_manifest(bundle).model_id, bundle.resolve())
-    with _opened(context.obj) as opened:
+    with opened_models(context.obj) as opened:
         old = opened.models.of(camera)
         own = camera is None or camera in opened.models.own
         if own and old == chosen:
-            typer.echo(f"Model {chosen.model_id} is active {_for(camera)} already. Nothing was changed.")
+            typer.echo(f"Model {chosen.model_id} is active {for_camera(camera)} already. Nothing was changed.")
             return
         with open_heir(context.obj, old.model_id, bundle) as heir:
             concerned = [camera] if camera else [each for each in heir.known_cameras() if each not in opened.models.own]
@@ -86,7 +87,7 @@ def activate(
                 heir.open(each)
         opened.desk.assign(camera, chosen, who, why)
         before = f"in place of {old.model_id}" if old.model_id != chosen.model_id else "as it was"
-        typer.echo(f"Model {chosen.model_id} is active {_for(camera)}, {before}. {SOON}")
+        typer.echo(f"Model {chosen.model_id} is active {for_camera(camera)}, {before}. {SOON}")
         if camera is None:
             for name, its in sorted(opened.models.own.items()):
                 typer.echo(f"{name} keeps its own, {its.model_id}; 'model rollback --camera {name}' changes that.")
@@ -97,33 +98,34 @@ def rollback(context: typer.Context, camera: Camera = None, by: By = None, why: 
     """Go back to what was assigned before, with the bank as it was then. Done twice, it undoes itself."""
     from schemas.artifacts import read_manifest
 
-    with _opened(context.obj) as opened:
+    with opened_models(context.obj) as opened:
         past = opened.of(camera)
         if not past:
-            msg = f"no model was ever assigned {_for(camera)}, so there is nothing to go back to"
+            msg = f"no model was ever assigned {for_camera(camera)}, so there is nothing to go back to"
             raise OperatorError(msg)
         chosen = past[-2].chosen if len(past) > 1 else None
         if chosen is not None and read_manifest(chosen.bundle).model_id != chosen.model_id:
             msg = f"{chosen.bundle}: holds another model than {chosen.model_id} by now; 'model activate' the right one"
             raise OperatorError(msg)
         opened.desk.assign(camera, chosen, by or getpass.getuser(), why or "rollback")
-    with _opened(context.obj) as opened:
-        typer.echo(f"Model {opened.models.of(camera).model_id} is active {_for(camera)} again. {SOON}")
+    with opened_models(context.obj) as opened:
+        typer.echo(f"Model {opened.models.of(camera).model_id} is active {for_camera(camera)} again. {SOON}")
 
 
 @model_app.command()
 def status(context: typer.Context) -> None:
-    """Tell which model is active for which camera, since when, and which one inspected its newest frame."""
-    with _opened(context.obj) as opened:
+    """Tell which model is active for which camera, since when, which one inspected its newest frame, and its shadow."""
+    with opened_models(context.obj) as opened:
         in_force = {each.camera: each for each in opened.desk.in_force() if each.chosen is not None}
         in_use = opened.desk.in_use()
-        table = _table("camera", "model", "newest frame by", "since", "by", "why", "bundle")
-        for camera in (*sorted({*in_use, *opened.models.own}), None):
+        table = plain_table("camera", "model", "newest frame by", "since", "by", "why", "shadow", "bundle")
+        for camera in (*sorted({*in_use, *opened.models.own, *opened.shadows.own}), None):
             chosen = opened.models.of(camera)
             said = in_force.get(camera) or in_force.get(None)
-            facts = (_when(said), said.by, said.why or "") if said else ("", "settings", "")
+            facts = (when(said), said.by, said.why or "") if said else ("", "settings", "")
             used = in_use.get(camera, "") if camera else ""
-            table.add_row(camera or EVERY, chosen.model_id, used, *map(escape, facts), escape(str(chosen.bundle)))
+            looks_on, bundle = opened.shadows.of(camera).model_id, escape(str(chosen.bundle))
+            table.add_row(camera or EVERY, chosen.model_id, used, *map(escape, facts), looks_on, bundle)
         wide_console().print(table)
 
 
@@ -133,35 +135,44 @@ def history(
     camera: Camera = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most, the newest first.")] = 30,
 ) -> None:
-    """List who assigned which model, when and why, the newest first; with --camera those for this camera alone."""
-    with _opened(context.obj) as opened:
-        past = [each for each in opened.desk.history() if camera in {None, each.camera}]
+    """List who assigned which model, also as a shadow, when and why, the newest first; with --camera for it alone."""
+    with opened_models(context.obj) as opened:
+        said = [each for role in Role for each in opened.desk.history(role) if camera in {None, each.camera}]
+    past = sorted(said, key=lambda each: each.at)
     if not past:
         typer.echo("No model was ever assigned: the settings' inspects.")
         return
-    table = _table("when", "camera", "model", "by", "why", "bundle")
+    table = plain_table("when", "camera", "role", "model", "by", "why", "bundle")
     for each in past[: -limit - 1 : -1]:
         model, bundle = (each.chosen.model_id, str(each.chosen.bundle)) if each.chosen else ("none", "")
-        table.add_row(_when(each), each.camera or EVERY, model, *map(escape, (each.by, each.why or "", bundle)))
+        table.add_row(
+            when(each), each.camera or EVERY, each.role.value, model, *map(escape, (each.by, each.why or "", bundle))
+        )
     wide_console().print(table)
 
 
 @contextmanager
-def _opened(settings: Settings) -> Iterator[_Open]:
+def opened_models(settings: Settings) -> Iterator[Opened]:
+    """Open what a command works with; of a database that goes away, it gets the operator's error.
+
+    Raises:
+        BundleError, ServiceUnavailableError, ConfigurationError.
+    """
     from monitor.adapters.model_desk import SqlModelDesk
     from monitor.database_access import open_database
     from monitor.errors import StoreUnavailableError
-    from monitor.models_in_force import models_in_force
+    from monitor.models_in_force import models_in_force, shadows_in_force
 
     with open_database(settings) as engine:
         try:
-            yield _Open(engine, SqlModelDesk(engine), models_in_force(settings, engine))
+            yield Opened(engine, SqlModelDesk(engine), models_in_force(settings, engine), shadows_in_force(engine))
         except StoreUnavailableError as error:
             msg = f"a server went away: {error}. No model was assigned; try again."
             raise OperatorError(msg) from error
 
 
-def _require_camera(camera: str | None) -> None:
+def require_camera(camera: str | None) -> None:
+    """Raise OperatorError unless a camera can have this id."""
     try:
         TypeAdapter(Identifier | None).validate_python(camera)
     except ValidationError as error:
@@ -169,15 +180,18 @@ def _require_camera(camera: str | None) -> None:
         raise OperatorError(msg) from error
 
 
-def _for(camera: str | None) -> str:
+def for_camera(camera: str | None) -> str:
+    """Return for whom an assignment is."""
     return f"for camera {camera}" if camera else "for every camera without one of its own"
 
 
-def _when(said: Assignment) -> str:
+def when(said: Assignment) -> str:
+    """Return the local time of an assignment."""
     return f"{said.at.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def _table(*headings: str) -> Table:
+def plain_table(*headings: str) -> Table:
+    """Return a table without lines, whose ids and times are not broken."""
     table = Table(box=None, header_style="bold")
     for heading in headings:
         table.add_column(heading, no_wrap=heading in {"when", "since", "camera", "model"})

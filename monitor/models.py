@@ -36,16 +36,17 @@ class Models(Generic[T]):
 
     Owned by one thread, which never waits here but in ``start``; a thread of its own reads the database and loads. What
     cannot be loaded is said once and tried again; until then the cameras keep the model that they have. Those at work
-    are held, and the last one that was, so that going back takes no time.
+    are held, and the last active one that was, so that going back takes no time.
 
     Args:
         assignments: what people assigned.
-        default: the settings' model.
-        first: what works with it.
+        default: the settings' model; of shadows ``NO_MODEL``.
+        first: what works with it; of shadows None.
         load: makes what works with a model, for cameras that may want it soon; called on the other thread. Its errors
             are told and outlived, whatever they are.
         clock: says when to look again.
         doing: what is done with the models, for the log: 'Inspecting'.
+        role: which assignments are followed.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Models(Generic[T]):
         load: Callable[[Chosen, Collection[str]], T],
         clock: Clock,
         doing: str,
+        role: Role = Role.ACTIVE,
     ) -> None:
         self._assignments = assignments
         self._default = default
         self._load = load
         self._clock = clock
         self._doing = doing
+        self._role = role
         self._loaded = {default.model_id: first}
         self._at_work = PerCamera(default.model_id)
         self._previous = default.model_id
@@ -115,8 +118,8 @@ class Models(Generic[T]):
 
         self._at_work = PerCamera(at_work(None), {camera: at_work(camera) for camera in news.wanted.own})
         self._tell(before)
-        gone = before.each() - self._at_work.each()
-        self._previous = min(gone, default=self._previous)
+        if self._role is Role.ACTIVE:
+            self._previous = min(before.each() - self._at_work.each(), default=self._previous)
         held = {*self._at_work.each(), self._previous}
         self._loaded = {model_id: each for model_id, each in self._loaded.items() if model_id in held}
 
@@ -124,12 +127,13 @@ class Models(Generic[T]):
         for camera in (None, *sorted({*before.own, *self._at_work.own})):
             model_id, was = self._at_work.of(camera), before.of(camera)
             if model_id != was:
-                log.info("%s with model %s", self._doing, model_id, camera=camera or "every other", before=was)
+                name = camera or "every other"
+                log.info("%s with model %s", self._doing, model_id or "none", camera=name, before=was or "none")
 
     def _look(self, held: Collection[str], met: Collection[str]) -> _News[T] | None:
         """Read the assignments and load what is not held; on the other thread."""
         try:
-            wanted = choose(self._assignments.in_force(Role.ACTIVE), self._default)
+            wanted = choose(self._assignments.in_force(self._role), self._default)
         except StoreUnavailableError as error:
             self._complain("assignments", "The models' assignments cannot be read; going on with those at work", error)
             return None
@@ -161,4 +165,4 @@ class Models(Generic[T]):
             return
         self._said[subject] = str(error)
         unexpected = None if isinstance(error, OperatorError | StoreUnavailableError) else error
-        log.warning(event, error=str(error), exc_info=unexpected)
+        log.warning(event, role=self._role.value, error=str(error), exc_info=unexpected)

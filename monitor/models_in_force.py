@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Engine
 
 from monitor.adapters.model_desk import SqlModelDesk
-from monitor.assignments import Chosen, PerCamera, choose
+from monitor.assignments import NO_MODEL, Chosen, PerCamera, Role, choose
 from monitor.settings import Settings
 from schemas.artifacts import read_manifest
 
@@ -20,3 +20,12 @@ def models_in_force(settings: Settings, engine: Engine) -> PerCamera[Chosen]:
     bundle = settings.model.bundle
     default = Chosen(read_manifest(bundle).model_id, bundle.resolve())
     return choose(SqlModelDesk(engine).in_force(), default)
+
+
+def shadows_in_force(engine: Engine) -> PerCamera[Chosen]:
+    """Return the shadow of each camera; ``NO_MODEL`` if it has none.
+
+    Raises:
+        StoreUnavailableError: the database is away.
+    """
+    return choose(SqlModelDesk(engine).in_force(Role.SHADOW), NO_MODEL)

@@ -13,9 +13,10 @@
 
 One thread, which calls `run`, owns source, models, device and banks: there are no locks. Decoding has a few threads and
 storing has one, so that batch n is stored while n+1 is inspected and n+2 is decoded. Another model is loaded on a
-thread of its own and taken over between two batches; what was decoded for the old one, the old one inspects. All of it
-is bounded: two batches received, one inspected, one at the store, each with ``batch.max_frames`` (and `MAX_LIGHT` that
-are let go) and about `MAX_BATCH_BYTES` at most.
+thread of its own and taken over between two batches; what was decoded for the old one, the old one inspects. A shadow
+looks at a batch after it (`monitor.shadowing`), and never in its stead. All of it is bounded: two batches received, one
+inspected, one at the store, each with ``batch.max_frames`` (and `MAX_LIGHT` that are let go) and about
+`MAX_BATCH_BYTES` at most.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from monitor.overload import PAST_DEADLINE, Pace
 from monitor.ports import Clock, DeadLetter, FrameSource, InspectionRecord, LogPosition, RawRecord, Recorded
 from monitor.post import Post
 from monitor.settings import Settings
+from monitor.shadowing import ShadowInspector
 from monitor.storing import FinishedBatch, Recorder
 from schemas.errors import PaedidError
 from schemas.messages import FrameEvent, Verdict
@@ -72,6 +74,7 @@ class Pipeline:
     Args:
         source: the frames; `run` closes it when it ends.
         models: the models at work; `run` closes them when it ends.
+        shadows: the models that look on, likewise.
         recorder: the writer thread; `run` closes it when it ends.
         settings: batch sizes, decode threads, limits on frames and cameras.
         clock: for ages, deadlines and grace periods.
@@ -83,6 +86,7 @@ class Pipeline:
         *,
         source: FrameSource,
         models: Models[Post],
+        shadows: Models[Post | None],
         recorder: Recorder,
         settings: Settings,
         clock: Clock,
@@ -90,6 +94,8 @@ class Pipeline:
     ) -> None:
         self._source = source
         self._models = models
+        self._shadows = shadows
+        self._shadow_inspector = ShadowInspector(shadows, clock, settings.batch.max_frames)
         self._batch_inspector = BatchInspector(models, clock, settings.cameras)
         self._recorder = recorder
         self._limits = settings.limits
@@ -114,6 +120,7 @@ class Pipeline:
         try:
             while not stop.is_set():
                 self._models.follow()
+                self._shadows.follow()
                 self._receive(self._received.room, self._poll_timeout())
                 if self._received.ready():
                     self._process_batch(stop)
@@ -129,6 +136,7 @@ class Pipeline:
             self._recorder.close()
             self._decoders.shutdown(wait=False, cancel_futures=True)
             self._models.close()
+            self._shadows.close()
             self._source.close()
 
     def _receive(self, room: int, timeout: float) -> None:
@@ -144,7 +152,9 @@ class Pipeline:
         self, record: RawRecord, admitted: FrameEvent | FailedFrame | DeadLetter
     ) -> Future[DecodedFrame | FailedFrame | DeadLetter]:
         if isinstance(admitted, FrameEvent):
-            return self._decoders.submit(take_in, record, admitted, self._models.active(admitted.camera), self._limits)
+            post = self._models.active(admitted.camera)
+            shadow = self._shadow_inspector.post_for(admitted.camera, post, record.newer)
+            return self._decoders.submit(take_in, record, admitted, post, self._limits, shadow)
         settled: Future[DecodedFrame | FailedFrame | DeadLetter] = Future()
         settled.set_result(admitted)
         return settled
@@ -167,8 +177,9 @@ class Pipeline:
         with STAGE_SECONDS.labels(stage="inspect").time():
             inspections = tuple(self._batch_inspector.inspect(frames))
         self._learn_pace(batch, inspections)
+        shadows = self._shadow_inspector.inspect(frames, inspections)
         images = {received.record.position: received.record.value or b"" for received in batch}
-        return FinishedBatch(inspections, dead, images, self._batch_inspector.take_drift())
+        return FinishedBatch(inspections, dead, images, self._batch_inspector.take_drift(), shadows)
 
     def _learn_pace(self, batch: Sequence[_Received], inspections: Sequence[InspectionRecord]) -> None:
         """Learn how long a frame is on its way from the door to its verdict: the first of those that got one."""

@@ -112,11 +112,15 @@ class DriftReport:
 
 @dataclass(frozen=True, slots=True)
 class BatchOutcome:
-    """All that one batch of messages came to: what one SQL transaction stores."""
+    """All that one batch of messages came to: what one SQL transaction stores.
+
+    ``shadows``: what models without a say found on some of the inspected frames; the mask's regions are not stored.
+    """
 
     inspections: tuple[InspectionRecord, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
     drift: tuple[DriftReport, ...] = ()
+    shadows: tuple[InspectionRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,12 +25,14 @@ class Post:
         banks: the cameras' memory banks.
         drift: told of every inspection.
         most_at_once: found out the hard way: halved whenever the device's memory did not hold that many frames.
+        said_blind: of a shadow: whether the log tells that it cannot see some frames.
     """
 
     inspector: Inspector
     banks: BankFollower
     drift: DriftMonitor
     most_at_once: int = sys.maxsize
+    said_blind: bool = False
 
     @property
     def model_id(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.adapters.images import FsspecImageStore
+from monitor.comparison import read_mask
 from monitor.core.bank_entry import unpack
 from monitor.ports import BankEntry
 from monitor.settings import Settings
@@ -18,8 +20,10 @@ from schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from monitor.adapters.review_desk import FrameDetails
+    from monitor.adapters.shadow_desk import Disagreement
 
 CONTOUR = (40, 40, 230)  # BGR
+SHADOW_CONTOUR = (230, 140, 20)
 OVERLAY_SIDE = 600  # smaller frames are enlarged, so that the line goes round the defect and not over it
 
 
@@ -89,12 +93,42 @@ def _kept(settings: Settings, sha256: str | None) -> bytes:
         return b""
 
 
+def save_disagreement(settings: Settings, found: Disagreement, folder: Path) -> Path | None:
+    """Write ``<frame>-<shadow>``: the frame, the active model's regions in red, the shadow's in blue; return the path.
+
+    None if the frame's image was not kept, or is gone.
+    """
+    content = _kept(settings, found.image_sha256)
+    frame = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if frame is None:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{found.frame_id}-{found.shadow.model_id}.png"
+    masks = [(read_mask(found.active.mask_png), CONTOUR), (read_mask(found.shadow.mask_png), SHADOW_CONTOUR)]
+    cv2.imwrite(str(path), outlined(np.asarray(frame, np.uint8), masks))
+    return path
+
+
 def overlay(frame: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Return the frame (H, W, 3), enlarged if it is small, with a line around the mask's (H, W) regions."""
+    return outlined(frame, [(mask, CONTOUR)])
+
+
+def outlined(
+    frame: NDArray[np.uint8], masks: Sequence[tuple[NDArray[np.bool_], tuple[int, int, int]]]
+) -> NDArray[np.uint8]:
+    """Return the frame (H, W, 3), enlarged if it is small, with a line of its colour (BGR) around each mask's regions.
+
+    A mask is of the whole frame, at any size; an empty one has no regions.
+    """
     scale = max(1, -(-OVERLAY_SIDE // max(frame.shape[:2])))
     size = frame.shape[1] * scale, frame.shape[0] * scale
     canvas = np.array(cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC))
-    large = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    around = cv2.dilate(large, np.ones((2 * scale + 3, 2 * scale + 3), np.uint8))
-    contours, _ = cv2.findContours(around, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return np.asarray(cv2.drawContours(canvas, contours, -1, CONTOUR, 1), dtype=np.uint8)
+    for mask, colour in masks:
+        if not mask.size:
+            continue
+        large = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        around = cv2.dilate(large, np.ones((2 * scale + 3, 2 * scale + 3), np.uint8))
+        contours, _ = cv2.findContours(around, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        canvas = np.asarray(cv2.drawContours(canvas, contours, -1, colour, 1))
+    return canvas.astype(np.uint8)

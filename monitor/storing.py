@@ -50,12 +50,18 @@ OUTAGE: Final = (StoreUnavailableError, OSError)
 
 @dataclass(frozen=True, slots=True)
 class FinishedBatch:
-    """All that became of one batch. ``images``: the encoded image of each inspected frame, by its place in the log."""
+    """All that became of one batch.
+
+    Attributes:
+        images: the encoded image of each inspected frame, by its place in the log.
+        shadows: what models without a say found on some of these frames.
+    """
 
     inspections: tuple[InspectionRecord, ...]
     dead_letters: tuple[DeadLetter, ...]
     images: Mapping[LogPosition, bytes]
     drift: tuple[DriftReport, ...] = ()
+    shadows: tuple[InspectionRecord, ...] = ()
 
     @property
     def positions(self) -> list[LogPosition]:
@@ -150,7 +156,7 @@ class Recorder:
         """Kept images, then dead letters, then the transaction: what a row points to exists before the row does."""
         started = time.perf_counter()
         inspections = tuple(self._keep_image(record, batch) for record in batch.inspections)
-        outcome = BatchOutcome(inspections, self._keep_dead(batch.dead_letters), batch.drift)
+        outcome = BatchOutcome(inspections, self._keep_dead(batch.dead_letters), batch.drift, batch.shadows)
         recorded = self._persist("database", lambda: self._store.record(outcome))
         STAGE_SECONDS.labels(stage="store").observe(time.perf_counter() - started)
         self._count(outcome, recorded)

@@ -15,13 +15,13 @@ import cv2
 import structlog
 from prometheus_client import start_http_server
 
-from monitor.assignments import Assignments, Chosen
+from monitor.assignments import NO_MODEL, Assignments, Chosen, Role
 from monitor.clock import SystemClock
 from monitor.core.inspector import Inspector
 from monitor.models import Models
 from monitor.pipeline import Pipeline
 from monitor.ports import BankStore, Clock, FrameSource, ImageStore, InspectionStore, Publisher
-from monitor.post import PostMaker
+from monitor.post import Post, PostMaker
 from monitor.publishing import OutboxRelay
 from monitor.settings import MetricsSettings, Settings
 from monitor.storing import Recorder
@@ -87,11 +87,13 @@ def run_worker(
     posts = PostMaker(ports.load, ports.banks, ports.store, clock)
     default = Chosen(inspector.manifest.model_id, settings.model.bundle)
     models = Models(ports.assignments, default, posts.of(inspector), posts.load, clock, "Inspecting")
+    shadows = Models[Post | None](ports.assignments, NO_MODEL, None, posts.load, clock, "Shadowing", Role.SHADOW)
     with stopping_on_signals(stop), serving_metrics(settings.metrics):
         models.start()
         pipeline = Pipeline(
             source=ports.source,
             models=models,
+            shadows=shadows,
             recorder=Recorder(
                 store=ports.store,
                 images=ports.images,

@@ -134,6 +134,25 @@ class RegionRow(Base):
     inspection: Mapped[InspectionRow] = relationship(back_populates="regions")
 
 
+class ShadowInspectionRow(Base):
+    """What a model without a say found on an inspected frame, once for each model. It is never the frame's verdict."""
+
+    __tablename__ = "shadow_inspections"
+    __table_args__ = (UniqueConstraint("frame_id", "model_id"), Index(None, "camera", "inspected_at"))
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    frame_id: Mapped[str] = mapped_column(ForeignKey("inspections.frame_id", ondelete="CASCADE"))
+    camera: Mapped[str] = mapped_column(String(128))
+    model_id: Mapped[str] = mapped_column(String(64))
+    inspected_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    verdict: Mapped[str] = mapped_column(String(16), comment="normal or defect")
+    score: Mapped[float] = mapped_column(Float)
+    threshold: Mapped[float] = mapped_column(Float, comment="verdict threshold the score was held against")
+    defect_area: Mapped[float] = mapped_column(Float, comment="share of the inspected pixels in the mask, 0..1")
+    mask_png: Mapped[bytes] = mapped_column(LargeBinary, comment="0/255 PNG at this network's resolution")
+    bank_version: Mapped[int] = mapped_column(BigInteger)
+
+
 class ReviewRow(Base):
     """A word on a frame, a person's or the rule's, and what the learner made of it. One at a time for each frame."""
 

@@ -16,7 +16,15 @@ from monitor.adapters.drift_reports import as_drift_report, drift_row
 from monitor.adapters.settled import MAX_NAME, Settled, digest, readable
 from monitor.ports import BatchOutcome, DeadLetter, DriftReport, InspectionRecord, LogPosition, OutboxMessage, Recorded
 from schemas.messages import InspectionEvent, utc_now
-from schemas.tables import Base, DeadLetterRow, DriftStateRow, InspectionRow, OutboxRow, RegionRow
+from schemas.tables import (
+    Base,
+    DeadLetterRow,
+    DriftStateRow,
+    InspectionRow,
+    OutboxRow,
+    RegionRow,
+    ShadowInspectionRow,
+)
 
 MAX_DETAIL: Final = 2000
 
@@ -62,6 +70,10 @@ class SqlInspectionStore:
             inspections = [record for record in outcome.inspections if settled.takes(record)]
             letters = [letter for letter in outcome.dead_letters if settled.takes_letter(letter)]
             _insert_inspections(session, inspections)
+            # By their places: a frame that came twice is stored once.
+            new_places = {record.position for record in inspections}
+            shadows = [_shadow_values(record) for record in outcome.shadows if record.position in new_places]
+            _insert(session, ShadowInspectionRow, shadows)
             _insert(session, OutboxRow, [self._outbox_values(record) for record in inspections])
             _insert(session, DeadLetterRow, [self._dead_letter_values(letter) for letter in letters])
             for report in outcome.drift:
@@ -185,6 +197,21 @@ def _inspection_values(record: InspectionRecord) -> Values:
         "image_sha256": record.image_sha256,
         "content_type": frame.content_type,
         "region_count": record.region_count,
+    }
+
+
+def _shadow_values(record: InspectionRecord) -> Values:
+    return {
+        "frame_id": record.frame.frame_id,
+        "camera": record.frame.camera,
+        "model_id": record.model_id,
+        "inspected_at": record.inspected_at,
+        "verdict": record.verdict.value,
+        "score": record.score,
+        "threshold": record.threshold,
+        "defect_area": record.defect_area,
+        "mask_png": record.mask_png,
+        "bank_version": record.bank_version,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 from collections.abc import Iterator
@@ -210,6 +211,19 @@ MODELS = {
     "a name that is too long": Case(
         f"model activate $bundle --camera press-1 --by {'x' * 129}", ("1 to 128 printable characters",)
     ),
+    "neither a bundle nor an end of a shadow": Case("model shadow", ("either the bundle", "or --off")),
+    "a bundle and an end of a shadow": Case("model shadow $bundle --off", ("either the bundle", "or --off")),
+    "a shadow of itself": Case("model shadow $bundle", ("is active for every camera", "name another one")),
+    "a damaged bundle to look on": Case(
+        "model shadow $tmp/changed-2", ("$tmp/changed-2/bank.safetensors", "SHA-256", "Restore")
+    ),
+    "no shadow to end": Case("model shadow --off --camera press-1", ("look on for camera press-1", "nothing to end")),
+    "nothing to compare": Case(
+        "model compare --camera press-1 --since 2026-05-06T07:08Z",
+        ("no frame of camera press-1 since 2026-05-06 07:08 UTC", "beside the active model", "'model shadow BUNDLE'"),
+    ),
+    "a time that is none": Case("model compare --since yesterday", ("--since 'yesterday'", "days back", "2026-05-06")),
+    "a camera that cannot be compared": Case("model compare --camera press%1", ("--camera 'press 1'", "no camera can")),
     "no Redis to activate": Case(
         "model activate $bundle --camera press-1", ("Redis at redis.url", "127.0.0.1:$closed", "not reachable"),
         {"redis.url": "redis://127.0.0.1:$closed/0"},
@@ -327,6 +341,10 @@ def make_bundles(tmp: Path, bundle: Path) -> None:
     data[len(data) // 2] ^= 1
     bank.write_bytes(data)
     (tmp / "incomplete" / "autoencoder.safetensors").unlink()
+    # Of another name: a model cannot be its own shadow.
+    shutil.copytree(tmp / "changed", tmp / "changed-2")
+    renamed = tmp / "changed-2" / "manifest.json"
+    renamed.write_text(json.dumps(json.loads(renamed.read_text()) | {"model_id": "changed-2"}))
     manifest = tmp / "short" / "manifest.json"
     manifest.write_bytes(manifest.read_bytes()[:200])
 

@@ -16,7 +16,7 @@ import tenacity
 import torch
 
 from monitor.adapters.memory import MemoryBankStore, MemoryImageStore, MemoryInspectionStore, MemoryPublisher
-from monitor.assignments import Assignment, Chosen, Role
+from monitor.assignments import NO_MODEL, Assignment, Chosen, Role
 from monitor.clock import SystemClock
 from monitor.core.drift import DriftBaseline
 from monitor.core.inspector import Inspection
@@ -36,7 +36,7 @@ from monitor.ports import (
     RawRecord,
     Recorded,
 )
-from monitor.post import PostMaker
+from monitor.post import Post, PostMaker
 from monitor.settings import Settings
 from monitor.storing import Recorder
 from schemas.artifacts import Manifest
@@ -273,12 +273,12 @@ class Assigned:
     """The ``Assignments`` port: what ``assign`` says last is in force; raises ``error`` while it has one."""
 
     def __init__(self) -> None:
-        self.rows: dict[str | None, Assignment] = {}
+        self.rows: dict[tuple[Role, str | None], Assignment] = {}
         self.error: Exception | None = None
 
-    def assign(self, model_id: str | None, camera: str | None = None) -> None:
+    def assign(self, model_id: str | None, camera: str | None = None, role: Role = Role.ACTIVE) -> None:
         chosen = None if model_id is None else Chosen(model_id, Path(model_id))
-        self.rows[camera] = Assignment(camera, Role.ACTIVE, chosen, "ada", None, datetime.now(UTC))
+        self.rows[role, camera] = Assignment(camera, role, chosen, "ada", None, datetime.now(UTC))
 
     def in_force(self, role: Role) -> Sequence[Assignment]:
         if self.error:
@@ -311,6 +311,7 @@ class Bench:
         self.stop_grace = stop_grace
         self.assigned = Assigned()
         self.load: Callable[[Path], ToyInspector] = load_toy
+        self.shadow_first = False
 
     def run(self) -> None:
         """Run a new pipeline, from the committed offsets on, until all is committed or something stops it."""
@@ -330,9 +331,13 @@ class Bench:
         models = Models(
             self.assigned, Chosen("toy-1", Path("toy-1")), posts.of(self.inspector), posts.load, clock, "Inspecting"
         )
+        shadows = Models[Post | None](self.assigned, NO_MODEL, None, posts.load, clock, "Shadowing", Role.SHADOW)
+        if self.shadow_first:
+            shadows.start()
         pipeline = Pipeline(
             source=self.line,
             models=models,
+            shadows=shadows,
             recorder=recorder,
             settings=self.settings,
             clock=clock,

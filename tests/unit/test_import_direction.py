@@ -23,6 +23,7 @@ WIRING = {
     "monitor.bank_commands",
     "monitor.bank_status",
     "monitor.camera",
+    "monitor.compare_commands",
     "monitor.database_access",
     "monitor.dead_letter_replay",
     "monitor.dead_letter_words",
@@ -32,6 +33,7 @@ WIRING = {
     "monitor.models_in_force",
     "monitor.review_commands",
     "monitor.review_pictures",
+    "monitor.shadow_commands",
     "monitor.wiring",
 }
 

@@ -20,6 +20,7 @@ class MemoryInspectionStore:
         self.inspections: dict[str, InspectionRecord] = {}
         self.dead_letters: list[DeadLetter] = []
         self.drift: dict[tuple[str, str], DriftReport] = {}
+        self.shadows: list[InspectionRecord] = []
         self._settled = Settled()
         self._topic = inspections_topic
         self._outbox: dict[int, OutboxMessage] = {}
@@ -32,6 +33,8 @@ class MemoryInspectionStore:
         for record in inspections:
             self.inspections[record.frame.frame_id] = record
             self._announce(record)
+        new_places = {record.position for record in inspections}
+        self.shadows += [record for record in outcome.shadows if record.position in new_places]
         self.dead_letters += letters
         self.drift |= {(report.camera, report.model_id): report for report in outcome.drift}
         given = len(outcome.inspections) + len(outcome.dead_letters)
