@@ -55,7 +55,10 @@ class Policy(StrEnum):
 
 
 DatabaseOption = Annotated[Database, typer.Option(help="Which database is used.")]
-Bundle = Annotated[Path | None, typer.Option(help="A model of 64x64; default: one is trained, in seconds.")]
+Bundle = Annotated[
+    Path | None,
+    typer.Option(help="A model of the simulated line, for a storm of 64x64; default: one is trained, in seconds."),
+]
 Out = Annotated[Path, typer.Option(help="Where databases, banks, images and logs go.")]
 
 

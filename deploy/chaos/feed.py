@@ -125,12 +125,11 @@ def _picture(kind: Kind, number: int) -> bytes:
         return b"no image"
     if kind is Kind.ODD:
         return _odd_picture(number)
-    return usual_picture(kind, number % PICTURES)
+    return _usual_picture(kind, number % PICTURES)
 
 
 @cache
-def usual_picture(kind: Kind, index: int) -> bytes:
-    """Return one of the line's parts, as PNG."""
+def _usual_picture(kind: Kind, index: int) -> bytes:
     part = LINE.defective_part(index, "missing_spot") if kind is Kind.DEFECT else LINE.good_part(1000 + index)
     return cv2.imencode(".png", part.image)[1].tobytes()
 

@@ -15,9 +15,12 @@ from sqlalchemy import Engine, create_engine, func, select
 from sqlalchemy.orm import Session
 
 from deploy.chaos.databases import StormyDatabase
-from deploy.chaos.feed import CAMERAS, SPOOL_BYTES, Kind, usual_picture
+from deploy.chaos.feed import CAMERAS, SPOOL_BYTES
 from deploy.chaos.world import Fate, Life, World
+from deploy.local.parts import simulated
+from deploy.simulation import LineSettings, SimulatedLine
 from monitor.adapters.kafka import FrameSender
+from schemas.artifacts import read_manifest
 from schemas.errors import OperatorError
 from schemas.messages import FrameEvent, new_frame_id, utc_now
 from schemas.tables import DeadLetterRow, InspectionRow
@@ -32,10 +35,17 @@ STALLED_S: Final = 60.0
 
 
 class Belt:
-    """Good parts that pass three cameras, as fast as told; owned by one thread."""
+    """Good parts that pass three cameras, as fast as told; owned by one thread.
 
-    def __init__(self, world: World) -> None:
+    Args:
+        world: where they are sent.
+        size: height and width of the pictures, in pixels.
+    """
+
+    def __init__(self, world: World, size: int) -> None:
         self.frame_ids: set[str] = set()
+        line = SimulatedLine(LineSettings(size=size))
+        self._pictures = [simulated(line.good_part(index)).content for index in range(PICTURES)]
         self._sender = FrameSender(world.settings.kafka, SPOOL_BYTES)
 
     def pass_on(self, deadline_ms: int | None = None) -> None:
@@ -43,7 +53,7 @@ class Belt:
         number = len(self.frame_ids)
         frame_id = new_frame_id()
         self.frame_ids.add(frame_id)
-        picture = usual_picture(Kind.GOOD, number % PICTURES)
+        picture = self._pictures[number % PICTURES]
         camera = CAMERAS[number % len(CAMERAS)]
         event = FrameEvent(frame_id=frame_id, camera=camera, captured_at=utc_now(), deadline_ms=deadline_ms)
         while not self._sender.offer(event, picture):
@@ -169,7 +179,7 @@ def line(
         world = stack.enter_context(World(directory, bundle, database, **sections))
         engine = create_engine(world.database.url)
         stack.callback(engine.dispose)
-        belt = Belt(world)
+        belt = Belt(world, read_manifest(bundle).architecture.input.height)
         stack.callback(belt.close)
         lives = []
         for number in range(workers):
