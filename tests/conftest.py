@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 # OpenMP threads that wait busily starve every other process on the machine; to be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -69,11 +70,18 @@ def kafka_settings(broker: str, topics: Callable[[str], str]) -> KafkaSettings:
     )
 
 
+def own_redis_database(url: str) -> str:
+    """Return the URL of a database that no other process of this run empties: the one named, or one after it."""
+    parts = urlsplit(url)
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return urlunsplit(parts._replace(path=f"/{int(parts.path.strip('/') or 0) + int(worker)}"))
+
+
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a Redis or Valkey that all tests share."""
     if url := os.environ.get("REDIS_URL"):
-        yield url
+        yield own_redis_database(url)
         return
     with ValkeyServer(tmp_path_factory.mktemp("valkey")) as server:
         yield server.url
