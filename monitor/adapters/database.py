@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import tenacity
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -19,7 +20,9 @@ from schemas.errors import ConfigurationError, ServiceUnavailableError
 KEY: Final = "database.url"
 # An execution option: the transaction takes SQLite's write lock at its beginning.
 WRITES: Final = "paedid_writes"
-READ_ONLY_SQL_TRANSACTION: Final = "25006"
+# What a standby says, and what a transaction gets that stood still for too long.
+PASSING_STATES: Final = frozenset({"25006", "25P03"})
+IDLE_IN_TRANSACTION_S: Final = 10
 
 
 def connect(settings: DatabaseSettings, *, timeout_s: float = 5.0) -> Engine:
@@ -69,10 +72,21 @@ def make_engine(url: URL, *, timeout_s: float = 5.0) -> Engine:
     }
     chosen = {name: value for name, value in patience.items() if name not in url.query}
     try:
-        return create_engine(url, pool_pre_ping=True, pool_timeout=timeout_s, connect_args=chosen)
+        engine = create_engine(url, pool_pre_ping=True, pool_timeout=timeout_s, connect_args=chosen)
+        event.listen(engine, "connect", _bound_transactions)
     except ModuleNotFoundError as error:
         remedy = "Install it: pip install 'paedid-line-monitor[postgres]'."
         raise ConfigurationError(KEY, safe_url(url), f"its driver {error.name!r} is not installed", remedy) from error
+    return engine
+
+
+def _bound_transactions(connection: DBAPIConnection, _record: object) -> None:
+    # A program that stands still in the middle of a transaction would hold what its successor waits for: the server
+    # ends such a transaction, and who waits for it tries again.
+    cursor = connection.cursor()
+    cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_S}s'")
+    cursor.close()
+    connection.commit()
 
 
 def _leave_transactions_to_sqlalchemy(connection: sqlite3.Connection, _record: object) -> None:
@@ -154,5 +168,5 @@ def is_outage(error: DBAPIError) -> bool:
         operational = isinstance(error.orig, sqlite3.OperationalError)
         return operational and getattr(error.orig, "sqlite_errorname", "SQLITE_ERROR") != "SQLITE_ERROR"
     names = {parent.__name__ for parent in type(error.orig).__mro__}
-    standby = getattr(error.orig, "sqlstate", None) == READ_ONLY_SQL_TRANSACTION
-    return standby or bool(names & {"OperationalError", "InterfaceError"})
+    passing = getattr(error.orig, "sqlstate", None) in PASSING_STATES
+    return passing or bool(names & {"OperationalError", "InterfaceError"})

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import tenacity
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Engine, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -108,7 +108,8 @@ class SqlInspectionStore:
         Raises:
             StoreUnavailableError: the database is away; the messages will be published again.
         """
-        published = update(OutboxRow).where(OutboxRow.id.in_(ids)).values(published_at=self._now())
+        first = OutboxRow.published_at.is_(None)
+        published = update(OutboxRow).where(OutboxRow.id.in_(ids), first).values(published_at=self._now())
         with while_running(), self._writer.begin() as connection:
             connection.execute(published)
 
@@ -169,7 +170,9 @@ def _insert_inspections(session: Session, records: Sequence[InspectionRecord]) -
 def _insert(session: Session, table: type[Base], rows: Sequence[Values]) -> None:
     # Rows as objects would cost three times as much, and under overload this is most of what a frame costs.
     if rows:
-        session.execute(insert(table), rows)
+        # What is returned is of no use, but without it psycopg sends the rows in its pipeline mode, after which
+        # PostgreSQL lets a transaction stand still for ever, whatever its time-out.
+        session.execute(insert(table).returning(*inspect(table).primary_key), rows)
 
 
 def _inspection_values(record: InspectionRecord) -> Values:

@@ -7,13 +7,19 @@ import signal
 from typing import Any
 
 import psutil
+import pytest
 
 from deploy.local.programs import Program
 from tests.faults.line import Line, MakeLine, Message, good_png, wait_until
 from tests.faults.operated import said
 
 FRAMES = 40
-POINT = "batch inspected"
+# In the middle of a transaction, whose locks PostgreSQL takes from it. SQLite's stay with it until it wakes.
+POINTS = [
+    ("sqlite", "batch inspected"),
+    ("postgresql", "batch inspected"),
+    ("postgresql", "batch in transaction"),
+]
 
 
 def contents(line: Line) -> list[list[Any]]:
@@ -32,12 +38,13 @@ def frames(count: int) -> list[Message]:
     ]
 
 
+@pytest.mark.parametrize(("database_url", "point"), POINTS, indirect=["database_url"])
 def test_the_stale_batch_of_a_worker_that_was_taken_for_dead_changes_nothing(
-    make_line: MakeLine, database_url: str
+    make_line: MakeLine, database_url: str, point: str
 ) -> None:
     line = make_line(database_url, batch={"max_frames": 8})
     line.send(frames(FRAMES))
-    arguments = [POINT, "2", "SIGSTOP", "--config", str(line.config), "run"]
+    arguments = [point, "2", "SIGSTOP", "--config", str(line.config), "run"]
     zombie = Program("zombie", arguments, line.directory, "deploy.chaos.doomed")
     with zombie, line.program("successor", "run") as successor:
         try:
