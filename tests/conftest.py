@@ -196,6 +196,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_quickly(tmp_path_factory.mktemp("trained"))
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[None]:
+    """What ``tests.faults.operated.Commanded`` runs its commands with."""
+    from tests.faults.operated import Commanded  # noqa: PLC0415 - see above
+    from tests.faults.prefork import Prefork  # noqa: PLC0415 - see above
+
+    with Prefork() as Commanded.forks:
+        yield
+
+
 @pytest.fixture
 def make_line(bundle: Path, kafka_settings: KafkaSettings, redis_url: str, tmp_path: Path) -> Iterator[MakeLine]:
     """Make a line of programs in a folder and on topics of its own, which exist, as do its tables."""

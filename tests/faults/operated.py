@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 from deploy.local.programs import Program
@@ -18,6 +19,7 @@ from monitor.adapters.review_desk import ReviewDesk
 from monitor.ports import BankKey
 from schemas.messages import Verdict
 from tests.faults.line import LINE, Line, Message, good_png, png, wait_until
+from tests.faults.prefork import Prefork
 
 FLOW_S = 0.05
 CAMERA = "press-1"
@@ -148,6 +150,16 @@ class Operated(Line):
         engine = connect(self.settings.database)
         self._closing.callback(engine.dispose)
         return ReviewDesk(engine)
+
+
+class Commanded(Operated):
+    """A line whose operator uses the commands, in forks: tests of it use the fixture ``forks``."""
+
+    forks: Prefork
+
+    def run(self, *arguments: str) -> CompletedProcess[str]:
+        """Run a command of paedid-monitor to its end."""
+        return self.forks.run("monitor", "--config", str(self.config), *arguments)
 
 
 def odd_png(number: int) -> bytes:

@@ -5,29 +5,22 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 import redis
 
 from monitor.settings import load_settings
 from tests.faults.line import LINE, STAMPED, MakeLine, Message, png
-from tests.faults.operated import CAMERA, Operated
-from tests.faults.prefork import Prefork
+from tests.faults.operated import CAMERA, Commanded
+
+pytestmark = pytest.mark.usefixtures("forks")
 
 CHECKSUM = re.compile(r"checksum ([0-9a-f]{64})")
 
 
-class Commanded(Operated):
-    """A line whose operator uses the commands, in forks of ``forks``."""
-
-    forks: Prefork
-
-    def run(self, *arguments: str) -> CompletedProcess[str]:
-        """Run a command of paedid-monitor to its end."""
-        return self.forks.run("monitor", "--config", str(self.config), *arguments)
+class Ordered(Commanded):
+    """A line whose operator uses the bank commands."""
 
     def bank(self, *arguments: str, code: int = 0) -> str:  # type: ignore[override]
         """Run a bank command; return what it said."""
@@ -62,13 +55,7 @@ class Commanded(Operated):
         return done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module", autouse=True)
-def forks() -> Iterator[None]:
-    with Prefork() as Commanded.forks:
-        yield
-
-
-def odd_stamps(line: Commanded, count: int) -> list[str]:
+def odd_stamps(line: Ordered, count: int) -> list[str]:
     """Send stamped parts; return so many that were flagged, the oddest first."""
     messages = [Message.of(png(STAMPED.good_part(index).image)) for index in range(8)]
     line.send(messages)
@@ -83,8 +70,8 @@ def odd_stamps(line: Commanded, count: int) -> list[str]:
 def test_what_was_learnt_is_seen_checked_and_taken_back(
     make_line: MakeLine, sqlite_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    line = make_line(sqlite_url, kind=Commanded)
-    assert isinstance(line, Commanded)
+    line = make_line(sqlite_url, kind=Ordered)
+    assert isinstance(line, Ordered)
     worker, learner = line.program("worker", "run"), line.program("learner", "learn")
     with line.operating(worker, learner):
         [first] = odd_stamps(line, 1)
@@ -133,8 +120,8 @@ def test_what_was_learnt_is_seen_checked_and_taken_back(
 def test_policies_are_paused_frames_quarantined_and_defects_guarded(
     make_line: MakeLine, sqlite_url: str, tmp_path: Path
 ) -> None:
-    line = make_line(sqlite_url, kind=Commanded)
-    assert isinstance(line, Commanded)
+    line = make_line(sqlite_url, kind=Ordered)
+    assert isinstance(line, Ordered)
     with line.operating(line.program("worker", "run"), line.program("learner", "learn")):
         first, second = odd_stamps(line, 2)
         line.review("confirm", first, "normal", "--reviewer", "Ada")
@@ -168,8 +155,8 @@ def test_policies_are_paused_frames_quarantined_and_defects_guarded(
 def test_a_new_model_inherits_what_the_line_has_taught(
     make_line: MakeLine, sqlite_url: str, bundle: Path, tmp_path: Path
 ) -> None:
-    line = make_line(sqlite_url, kind=Commanded)
-    assert isinstance(line, Commanded)
+    line = make_line(sqlite_url, kind=Ordered)
+    assert isinstance(line, Ordered)
     with line.operating(line.program("worker", "run"), line.program("learner", "learn")):
         stamps = odd_stamps(line, 3)
         for frame in stamps:

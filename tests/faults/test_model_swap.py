@@ -7,11 +7,15 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.faults.line import MakeLine
-from tests.faults.operated import CAMERA, Operated, said, sayings
+from tests.faults.operated import CAMERA, Commanded, said, sayings
+
+pytestmark = pytest.mark.usefixtures("forks")
 
 
-class Changing(Operated):
+class Changing(Commanded):
     """A line whose model is changed by command."""
 
     def model(self, *arguments: str, code: int = 0) -> str:

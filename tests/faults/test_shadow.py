@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.faults.line import MakeLine, Message
 from tests.faults.operated import CAMERA, odd_png, said
 from tests.faults.test_model_swap import Changing, rename
+
+pytestmark = pytest.mark.usefixtures("forks")
 
 SHADOW = "shadow-1"
 BOTH = "shadow_inspections s JOIN inspections i ON i.frame_id = s.frame_id"

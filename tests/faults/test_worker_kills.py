@@ -12,8 +12,8 @@ from kafka.consumer.fetcher import ConsumerRecord
 from deploy.local.programs import Program
 from tests.faults.line import LINE, Line, MakeLine, Message, png, wait_until
 
-FRAMES = 500
-KILLS = 2
+FRAMES = 400
+KILLS = 1
 CAMERAS = ("north", "east", "south", "west")
 LONG_AGO = datetime.now(UTC) - timedelta(hours=1)
 

@@ -17,7 +17,6 @@ FRAMES = 40
 # In the middle of a transaction, whose locks PostgreSQL takes from it. SQLite's stay with it until it wakes.
 POINTS = [
     ("sqlite", "batch inspected"),
-    ("postgresql", "batch inspected"),
     ("postgresql", "batch in transaction"),
 ]
 

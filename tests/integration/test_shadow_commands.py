@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.faults.line import MakeLine
 from tests.faults.test_model_swap import Changing, rename
+
+pytestmark = pytest.mark.usefixtures("forks")
 
 
 def test_a_camera_has_a_shadow_of_its_own_or_that_of_every_camera(
