@@ -71,7 +71,7 @@ class PostMaker:
         Raises:
             BundleError: the bundle is not to be had, or holds another model.
             BankMismatchError: a camera's bank was made by another model of this name.
-        StoreUnavailableError: the banks are away.
+            StoreUnavailableError: the banks are away.
         """
         inspector = self._load_model(chosen.bundle)
         require_same(inspector.manifest, chosen)

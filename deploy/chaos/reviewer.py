@@ -28,7 +28,6 @@ class Reviewer:
     """
 
     def __init__(self, desk: ReviewDesk, kinds: Mapping[str, Kind]) -> None:
-        self.said = 0
         self._desk = desk
         self._kinds = kinds
         self._golden = 0
@@ -48,7 +47,6 @@ class Reviewer:
         if len(self._confirmed) >= RETRACT_EVERY:
             self._desk.retract(self._confirmed[0], NAME, "once more")
             self._confirmed.clear()
-            self.said += 1
             return
         for frame in self._desk.list_flagged(limit=20):
             kind = self._kinds[frame.frame_id]
@@ -56,7 +54,6 @@ class Reviewer:
                 continue
             verdict = Verdict.DEFECT if kind is Kind.DEFECT else Verdict.NORMAL
             self._desk.confirm(frame.frame_id, verdict, NAME)
-            self.said += 1
             if verdict is Verdict.DEFECT:
                 self._golden += 1
             else:

@@ -57,7 +57,6 @@ class _Slot:
         self.name = name
         self.life: Life | None = None
         self.due = 0.0
-        self.thawed = False
         self.vain = 0
 
 
@@ -140,14 +139,14 @@ class Storm:
         life = slot.life
         if life is None:
             if time.monotonic() >= slot.due:
-                slot.life, slot.thawed = Life(self._world, slot.kind, slot.name, self._plan.fate(slot.kind)), False
+                slot.life = Life(self._world, slot.kind, slot.name, self._plan.fate(slot.kind))
         elif life.exit_code is not None:
             slot.vain = 0 if life.exit_code == KILLED else slot.vain
             self._bury(slot, life)
         elif life.fate.point is not None:
             self._await_fate(life)
         elif life.fate.after_s is not None:
-            self._end_elsewhere(slot, life, life.fate.after_s)
+            self._end_elsewhere(life, life.fate.after_s)
 
     def _bury(self, slot: _Slot, life: Life) -> None:
         met = life.exit_code == KILLED and not life.killed and life.fate.point is not None
@@ -173,7 +172,7 @@ class Storm:
         if life.age_s > FATE_PATIENCE_S:
             life.kill()
 
-    def _end_elsewhere(self, slot: _Slot, life: Life, after_s: float) -> None:
+    def _end_elsewhere(self, life: Life, after_s: float) -> None:
         frozen_s = life.fate.frozen_s
         if frozen_s is None:
             if life.age_s > after_s:
@@ -183,8 +182,7 @@ class Storm:
             life.kill()
         elif life.age_s > after_s + frozen_s:
             life.thaw()
-        elif life.age_s > after_s and not slot.thawed:
-            slot.thawed = True
+        elif life.age_s > after_s and not life.was_frozen:
             self.toll.zombies += 1
             life.freeze()
 

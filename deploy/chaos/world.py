@@ -67,7 +67,7 @@ class Life:
         if fate.point is not None:
             module, arguments = "deploy.chaos.doomed", [fate.point.name, str(fate.hits), "SIGKILL", *arguments]
         self._program = Program(name, arguments, world.directory, module).start()
-        self.killed = self.provoked = False
+        self.killed = self.provoked = self.was_frozen = False
         self._frozen = False
 
     @property
@@ -100,7 +100,7 @@ class Life:
 
     def freeze(self) -> None:
         """Stop it where it is: it still holds its connections, and believes in its partitions."""
-        self._frozen = True
+        self._frozen = self.was_frozen = True
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:

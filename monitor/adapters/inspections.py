@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from monitor.adapters.database import WRITES, while_running
 from monitor.adapters.drift_reports import as_drift_report, drift_row
-from monitor.adapters.settled import MAX_NAME, Settled, digest, readable
+from monitor.adapters.settled import Settled, camera_and_frame, digest, readable
 from monitor.ports import BatchOutcome, DeadLetter, DriftReport, InspectionRecord, LogPosition, OutboxMessage, Recorded
 from schemas.messages import InspectionEvent, utc_now
 from schemas.tables import (
@@ -50,7 +50,7 @@ class SqlInspectionStore:
         """Store a batch and its outbox in one transaction; what is stored already stays as it is.
 
         A frame is stored already when its frame id is, or its place in the log; a dead letter also when one of the same
-        camera and frame id waits.
+        camera, frame id and bytes waits.
 
         Raises:
             StoreUnavailableError: the database is away. Repeat the call: should the commit have got through although
@@ -126,14 +126,14 @@ class SqlInspectionStore:
 
     def _dead_letter_values(self, letter: DeadLetter) -> Values:
         record = letter.record
-        frame_ids = [value for name, value in record.headers if name.lower() == "ce_id"]
+        camera, frame_id = camera_and_frame(record)
         return dict(
             topic=record.position.topic,
             topic_id=record.position.topic_id,
             partition=record.position.partition,
             offset=record.position.offset,
-            camera=readable(record.key, MAX_NAME),
-            frame_id=readable(frame_ids[0] if frame_ids else None, MAX_NAME),
+            camera=camera,
+            frame_id=frame_id,
             reason=letter.reason.value,
             detail=readable(letter.detail.encode(errors="replace"), MAX_DETAIL) or "",
             size_bytes=len(record.value or b""),

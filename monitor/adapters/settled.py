@@ -42,9 +42,9 @@ class Settled:
         frame_ids = {record.frame.frame_id for record in outcome.inspections}
         places = {_place(record.position) for record in outcome.inspections}
         places |= {_place(letter.record.position) for letter in outcome.dead_letters}
-        names = {name_of(letter.record) for letter in outcome.dead_letters}
+        dead = {camera_and_frame(letter.record)[1] for letter in outcome.dead_letters}
         frames = session.scalars(select(InspectionRow.frame_id).where(InspectionRow.frame_id.in_(frame_ids)))
-        return cls(set(frames), _stored_places(session, places), _waiting(session, names))
+        return cls(set(frames), _stored_places(session, places), _waiting(session, dead))
 
     def takes(self, record: InspectionRecord) -> bool:
         """Return whether an inspection is new."""
@@ -67,9 +67,14 @@ class Settled:
 
 def name_of(record: RawRecord) -> Name | None:
     """Return what names a message that nobody has checked, if its camera and frame id are readable."""
-    frame_ids = [value for name, value in record.headers if name.lower() == "ce_id"]
-    camera, frame_id = readable(record.key, MAX_NAME), readable(frame_ids[0] if frame_ids else None, MAX_NAME)
+    camera, frame_id = camera_and_frame(record)
     return (camera, frame_id, digest(record)) if camera and frame_id else None
+
+
+def camera_and_frame(record: RawRecord) -> tuple[str | None, str | None]:
+    """Return the camera and the frame id that a message claims, each as far as it is readable."""
+    frame_ids = [value for name, value in record.headers if name.lower() == "ce_id"]
+    return readable(record.key, MAX_NAME), readable(frame_ids[0] if frame_ids else None, MAX_NAME)
 
 
 def digest(record: RawRecord) -> str:
@@ -112,8 +117,7 @@ def _stored_places(session: Session, places: Iterable[Place]) -> set[Place]:
     return stored
 
 
-def _waiting(session: Session, names: Iterable[Name | None]) -> set[Name]:
+def _waiting(session: Session, frame_ids: Iterable[str | None]) -> set[Name]:
     columns = (DeadLetterRow.camera, DeadLetterRow.frame_id, DeadLetterRow.sha256)
-    frame_ids = {name[1] for name in names if name is not None}
-    query = select(*columns).where(DeadLetterRow.frame_id.in_(frame_ids), DeadLetterRow.replayed_at.is_(None))
+    query = select(*columns).where(DeadLetterRow.frame_id.in_(list(frame_ids)), DeadLetterRow.replayed_at.is_(None))
     return {(camera or "", frame_id or "", sha256 or "") for camera, frame_id, sha256 in session.execute(query)}

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from monitor.adapters import migrations
-from monitor.adapters.database import connect
 from monitor.adapters.dead_letter_desk import DeadLetterDesk, Letter, Selection, State
 from monitor.adapters.inspections import SqlInspectionStore
 from monitor.ports import BatchOutcome
-from monitor.settings import DatabaseSettings
 from schemas.errors import OperatorError, Reason
 from schemas.messages import Verdict
 from tests.integration.records import dead_letter, inspection
 
 NOW = datetime(2026, 5, 6, 7, 8, tzinfo=UTC)
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    migrations.upgrade(database_url)
-    engine = connect(DatabaseSettings(url=SecretStr(database_url)))
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def store(engine: Engine) -> SqlInspectionStore:
-    return SqlInspectionStore(engine, "inspections")
 
 
 @pytest.fixture

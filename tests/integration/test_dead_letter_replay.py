@@ -38,19 +38,6 @@ def letter(
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    migrations.upgrade(database_url)
-    engine = connect(DatabaseSettings(url=SecretStr(database_url)))
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def store(engine: Engine) -> SqlInspectionStore:
-    return SqlInspectionStore(engine, "inspections")
-
-
-@pytest.fixture
 def desk(engine: Engine) -> DeadLetterDesk:
     return DeadLetterDesk(engine, now=lambda: NOW)
 

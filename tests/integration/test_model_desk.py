@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,14 +22,6 @@ from tests.integration.records import inspection
 
 NOW = datetime(2026, 5, 6, 7, 8, tzinfo=UTC)
 OLD, NEW = Chosen("m-1", Path("/models/old")), Chosen("m-2", Path("/models/new"))
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    migrations.upgrade(database_url)
-    engine = connect(DatabaseSettings(url=SecretStr(database_url)))
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -71,19 +70,6 @@ def pair(number: int, active: Verdict, shadow: Verdict, **fields: Any) -> tuple[
         regions=(),
     )
     return first, second
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    migrations.upgrade(database_url)
-    engine = connect(DatabaseSettings(url=SecretStr(database_url)))
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def store(engine: Engine) -> SqlInspectionStore:
-    return SqlInspectionStore(engine, "inspections")
 
 
 @pytest.fixture

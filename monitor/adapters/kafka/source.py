@@ -180,7 +180,7 @@ class KafkaSource:
                 self._consumer.seek(partition, records[0].offset)
             return
         for partition, records in fetched.items():
-            topic_id = str(self._consumer._cluster.topic_id(partition.topic) or "")  # noqa: SLF001 - kept nowhere else
+            topic_id = self._topic_id(partition)
             if self._topic_ids.setdefault(partition, topic_id) != topic_id:
                 log.warning("topic was re-created; reading it from its start", topic=partition.topic, topic_id=topic_id)
                 self._topic_ids[partition] = topic_id
@@ -198,11 +198,13 @@ class KafkaSource:
         if given_up is None:
             return []
         partition, offset = given_up
-        topic_id = str(self._consumer._cluster.topic_id(partition.topic) or "")  # noqa: SLF001 - kept nowhere else
-        self._topic_ids.setdefault(partition, topic_id)
+        self._topic_ids.setdefault(partition, self._topic_id(partition))
         self._next_offsets[partition] = offset + 1
         place = LogPosition(partition.topic, self._topic_ids[partition], partition.partition, offset)
         return [RawRecord(place, None, (), None, problem=str(error))]
+
+    def _topic_id(self, partition: TopicPartition) -> str:
+        return str(self._consumer._cluster.topic_id(partition.topic) or "")  # noqa: SLF001 - kept nowhere else
 
     def _refresh_metadata(self) -> bool:
         update = self._consumer._cluster.request_update()  # noqa: SLF001 - topics() does this without a timeout
