@@ -207,9 +207,7 @@ class Pipeline:
                 leave_at = leave_at or now + self._stop_grace
                 if now >= leave_at:
                     raise _StoreAwayError
-            # Again each time: a rebalance may have brought partitions that are not paused. Frames that they bring
-            # before they are paused are kept, for they will not be delivered again while this worker lives.
-            self._source.pause()
+            self._source.pause()  # again each time: a rebalance may have brought partitions
             self._receive(max(1, self._received.room), timeout=0.05)
             paused = True
         if paused:

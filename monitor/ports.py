@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -348,16 +348,19 @@ class FrameSource(Protocol):
     """Where frames come from. Owned by one thread."""
 
     def poll(self, timeout: float, max_records: int) -> Sequence[RawRecord]:
-        """Return at most ``max_records`` new messages, waiting up to ``timeout`` seconds for the first."""
+        """Return at most ``max_records`` new messages, waiting up to ``timeout`` seconds for the first.
+
+        Partitions take turns: the backlog of one does not keep the others waiting.
+        """
 
     def commit(self, positions: Iterable[LogPosition]) -> None:
         """Mark everything up to and including ``positions`` as done, partition by partition."""
 
     def pause(self) -> None:
-        """Fetch nothing until ``resume``; polling goes on, so that the group keeps its members."""
+        """Hand out nothing until ``resume``; polling goes on, so that the group keeps its members."""
 
     def resume(self) -> None:
-        """Fetch again."""
+        """Go on."""
 
     def on_revoked(self, callback: Callable[[], None]) -> None:
         """Call back before partitions go to another worker, while offsets may still be committed."""
@@ -408,6 +411,9 @@ class InspectionStore(Protocol):
 
     def mark_published(self, ids: Sequence[int]) -> None:
         """Mark outbox messages as published."""
+
+    def forget_published(self, age: timedelta, limit: int) -> int:
+        """Delete at most ``limit`` outbox messages, published so long ago; return how many."""
 
 
 class ReviewStore(Protocol):

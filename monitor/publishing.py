@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 import structlog
 
 from monitor.errors import StoreUnavailableError
 from monitor.metrics import OUTAGES, OUTBOX_BACKLOG
 from monitor.patience import keep_trying
-from monitor.ports import InspectionStore, Publisher
+from monitor.ports import Clock, InspectionStore, Publisher
 
 log = structlog.get_logger()
 
 AT_ONCE = 500
 # Messages of a worker that died are found by looking now and then; one's own are announced by ``poke``.
 LOOK_EVERY_S = 1.0
+# What was published is kept for whoever looks into what went out, and not for ever.
+KEPT = timedelta(days=1)
+FORGET_EVERY_S = 60.0
 
 
 class OutboxRelay:
@@ -27,11 +31,14 @@ class OutboxRelay:
     Args:
         store: the database.
         publisher: used by this relay's thread alone.
+        clock: for when to tidy up.
     """
 
-    def __init__(self, store: InspectionStore, publisher: Publisher) -> None:
+    def __init__(self, store: InspectionStore, publisher: Publisher, clock: Clock) -> None:
         self._store = store
         self._publisher = publisher
+        self._clock = clock
+        self._forget_due = clock.monotonic()
         self._poked = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -57,7 +64,7 @@ class OutboxRelay:
             try:
                 # Any error: a relay that died would withhold every result without a word.
                 keep_trying(
-                    self.publish_all,
+                    self._do_rounds,
                     errors=(Exception,),
                     given_up=self._stopping,
                     on_outage=_say_away,
@@ -69,6 +76,21 @@ class OutboxRelay:
             if last:
                 return
             self._poked.wait(LOOK_EVERY_S)
+
+    def _do_rounds(self) -> None:
+        self.publish_all()
+        self.forget_some()
+
+    def forget_some(self) -> None:
+        """Delete some of what was published a day ago and before, now and then.
+
+        Raises:
+            StoreUnavailableError: the database is away.
+        """
+        if self._clock.monotonic() < self._forget_due:
+            return
+        if self._store.forget_published(KEPT, AT_ONCE) < AT_ONCE:
+            self._forget_due = self._clock.monotonic() + FORGET_EVERY_S
 
     def publish_all(self) -> None:
         """Publish until nothing is left.

@@ -50,7 +50,8 @@ class KafkaSettings(_Section):
     inspections_topic: TopicName = "inspections"
     """Where results are published."""
     partitions: Annotated[int, Field(ge=1, le=1000)] = 4
-    """Partitions of topics that are created here because they are absent: at most so many workers share them."""
+    """Partitions of topics that are created here because they are absent: at most so many workers share them, and
+    cameras beyond so many wait for each other."""
     session_timeout_ms: Annotated[int, Field(ge=6000, le=1_800_000)] = 6000
     """After so long without a sign of life, a worker's cameras go to the others."""
     heartbeat_interval_ms: Annotated[int, Field(ge=100, le=600_000)] = 1000

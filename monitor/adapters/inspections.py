@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import tenacity
-from sqlalchemy import Engine, insert, inspect, select, update
+from sqlalchemy import Engine, delete, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -112,6 +112,17 @@ class SqlInspectionStore:
         published = update(OutboxRow).where(OutboxRow.id.in_(ids), first).values(published_at=self._now())
         with while_running(), self._writer.begin() as connection:
             connection.execute(published)
+
+    def forget_published(self, age: timedelta, limit: int) -> int:
+        """Delete at most ``limit`` outbox messages, published so long ago; return how many.
+
+        Raises:
+            StoreUnavailableError: the database is away.
+        """
+        old = select(OutboxRow.id).where(OutboxRow.published_at < self._now() - age)
+        oldest = old.order_by(OutboxRow.published_at).limit(limit)
+        with while_running(), self._writer.begin() as connection:
+            return connection.execute(delete(OutboxRow).where(OutboxRow.id.in_(oldest.scalar_subquery()))).rowcount
 
     def _outbox_values(self, record: InspectionRecord) -> Values:
         event = inspection_event(record)

@@ -21,3 +21,4 @@ def test_under_overload_every_frame_is_accounted_for_and_what_was_let_go_says_wh
     assert (figures["missing"], figures["duplicates"], figures["dead_lettered"]) == (0, 0, 0)
     assert figures["reasons"] == {"skipped": figures["uninspected"]}
     assert figures["uninspected"] > 0
+    assert figures["quiet_camera"]["stored"] == figures["quiet_camera"]["sent"] > 0

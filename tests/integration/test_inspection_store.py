@@ -6,10 +6,11 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from monitor.adapters import migrations
 from monitor.adapters.database import connect
@@ -18,6 +19,7 @@ from monitor.adapters.memory import MemoryInspectionStore
 from monitor.ports import BatchOutcome, DriftReport, InspectionStore, Recorded
 from monitor.settings import DatabaseSettings
 from schemas.messages import InspectionEvent, Verdict
+from schemas.tables import OutboxRow
 from tests.integration.records import CAPTURED, REGION, dead_letter, inspection
 
 
@@ -142,3 +144,21 @@ class TestSql(Contract):
         other.dispose()
         both = [(one.inspections, two.dead_letters) for one, two in zip(*results, strict=True)]
         assert all(sum(pair) == 1 for pair in both), both
+
+    def test_what_was_published_long_ago_is_forgotten_oldest_first_and_what_was_not_never_is(
+        self, engine: Engine
+    ) -> None:
+        hours = [0.0]
+        store = SqlInspectionStore(engine, "inspections", lambda: CAPTURED + timedelta(hours=hours[0]))
+        store.record(BatchOutcome(tuple(inspection(f"f{n}", n) for n in range(6))))
+        ids = [message.id for message in store.unpublished(10)]
+        for at, some in ((0, ids[3:5]), (10, ids[:3])):
+            hours[0] = at
+            store.mark_published(some)
+        hours[0] = 25
+        assert store.forget_published(timedelta(days=1), 1) == 1
+        assert store.forget_published(timedelta(days=1), 10) == 1
+        assert store.forget_published(timedelta(days=1), 10) == 0
+        with engine.connect() as connection:
+            assert connection.scalars(select(OutboxRow.id).order_by(OutboxRow.id)).all() == [*ids[:3], ids[5]]
+        assert [message.id for message in store.unpublished(10)] == [ids[5]]

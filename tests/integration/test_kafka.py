@@ -107,6 +107,42 @@ def test_no_poll_returns_more_than_it_was_asked_for(kafka_settings: KafkaSetting
         assert source.lag() == 0
 
 
+def test_the_backlog_of_one_camera_does_not_keep_another_waiting(
+    kafka_settings: KafkaSettings, producer: KafkaProducer
+) -> None:
+    topic = kafka_settings.frames_topic
+    for number in range(900):
+        producer.send(topic, b"%d" % number, partition=number % 2)
+    producer.flush(20)
+    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+        busy = read(source, 16)  # by now the library has fetched many more of both
+        send(producer, topic, [b"quiet"], partition=2)
+        ahead: list[RawRecord] = []
+        while not any(record.value == b"quiet" for record in ahead):
+            ahead += source.poll(0.2, 16)
+            time.sleep(0.05)  # as inspecting takes its time, in which the next fetch arrives
+        assert len(ahead) <= 5 * 16
+        rest = read(source, 900 - len(busy) - len(ahead) + 1)
+        assert source.poll(0.2, 16) == []
+        assert source.lag() == 0
+    for partition in (0, 1):
+        offsets = [r.position.offset for r in (*busy, *ahead, *rest) if r.position.partition == partition]
+        assert offsets == list(range(450))
+
+
+def test_what_waits_to_be_handed_out_is_counted_as_lag_and_kept_while_paused(
+    kafka_settings: KafkaSettings, producer: KafkaProducer
+) -> None:
+    send(producer, kafka_settings.frames_topic, [b"%d" % i for i in range(10)])
+    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+        assert [r.value for r in read(source, 3)] == [b"0", b"1", b"2"]
+        assert source.lag() == 7
+        source.pause()
+        assert [source.poll(0.1, 10) for _ in range(3)] == [[], [], []]
+        source.resume()
+        assert [r.value for r in read(source, 7)] == [b"%d" % i for i in range(3, 10)]
+
+
 def test_a_consumer_started_again_goes_on_after_the_commit(
     kafka_settings: KafkaSettings, producer: KafkaProducer
 ) -> None:

@@ -12,12 +12,13 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from structlog.testing import capture_logs
 
 from monitor.adapters.memory import MemoryImageStore, MemoryPublisher
+from monitor.clock import FakeClock
 from monitor.ports import BatchOutcome, InspectionRecord, LogPosition, OutboxMessage
 from monitor.publishing import OutboxRelay
 from monitor.settings import MetricsSettings
@@ -134,7 +135,7 @@ def test_a_result_is_published_as_soon_as_it_is_stored() -> None:
 
 def test_the_outbox_waits_out_an_outage_and_says_so_once() -> None:
     store, results = store_of(3), Results(refusals=3)
-    relay = OutboxRelay(store, results)
+    relay = OutboxRelay(store, results, FakeClock())
     with capture_logs() as logs:
         relay.start()
         wait_until(lambda: not store.unpublished(1))
@@ -149,14 +150,41 @@ def test_the_outbox_waits_out_an_outage_and_says_so_once() -> None:
 def test_nothing_is_marked_as_published_before_kafka_has_it() -> None:
     store = store_of(1)
     with pytest.raises(type(AWAY)):
-        OutboxRelay(store, Results(refusals=1)).publish_all()
+        OutboxRelay(store, Results(refusals=1), FakeClock()).publish_all()
     assert len(store.unpublished(10)) == 1
 
 
 def test_a_long_outbox_is_published_whole_and_in_order() -> None:
     store, results = store_of(1201), Results()
-    OutboxRelay(store, results).publish_all()
+    OutboxRelay(store, results, FakeClock()).publish_all()
     assert results.names == [f"f{number}" for number in range(1201)]
+
+
+class Tidied(Store):
+    """Has so many messages to forget."""
+
+    def __init__(self, old: int) -> None:
+        super().__init__()
+        self.old = old
+
+    def forget_published(self, age: timedelta, limit: int) -> int:
+        assert age == timedelta(days=1)
+        gone = min(self.old, limit)
+        self.old -= gone
+        return gone
+
+
+def test_what_was_published_is_forgotten_a_piece_at_a_time_then_once_a_minute() -> None:
+    store, clock = Tidied(1200), FakeClock()
+    relay = OutboxRelay(store, Results(), clock)
+    left = []
+    for seconds in (0, 1, 1, 1, 61):
+        clock.advance(seconds)
+        relay.forget_some()
+        left.append(store.old)
+        if not store.old:
+            store.old = 10
+    assert left == [700, 200, 0, 10, 0]
 
 
 def test_metrics_are_served_while_the_worker_runs() -> None:

@@ -18,6 +18,7 @@ from kafka.errors import CommitFailedError, CorruptRecordError, KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from monitor.adapters.kafka.connection import MESSAGE_OVERHEAD_BYTES, reaching_broker
+from monitor.adapters.kafka.turns import Turns
 from monitor.adapters.kafka.unreadable import Unreadable
 from monitor.ports import LogPosition, RawRecord
 from monitor.settings import KafkaSettings, LimitSettings
@@ -29,6 +30,7 @@ METADATA_MAX_AGE_S = 30.0
 # How long the broker may hold a fetch that finds nothing. kafka-python has one fetch in flight per broker: while one
 # for idle cameras is held, the busy one gets nothing (the default of 500 ms: 130 frames/s of 78 kB instead of 1300).
 FETCH_WAIT_MS = 20
+ALL = 2**31 - 1  # records of a poll: whatever was fetched, which is bounded in bytes
 
 Fetched: TypeAlias = dict[TopicPartition, list[ConsumerRecord]]
 
@@ -40,6 +42,10 @@ class KafkaSource:
 
     All methods are called from one thread, and so is the callback of :meth:`on_revoked`. The library is polled in a
     thread of its own, because it runs rebalances inside its poll, on a loop that must not be blocked.
+
+    Partitions take turns. The library would hand out all that it has fetched of one before it comes to the next: of
+    small frames thousands, while another camera's pass their deadline. So what it has is taken at once, and a partition
+    is paused until its share has been handed out: here and in the library, at most a fetch of each partition waits.
 
     Args:
         settings: the broker, the group and the topic.
@@ -66,6 +72,7 @@ class KafkaSource:
                 max_partition_fetch_bytes=fetch_bytes,
             )
         self._unreadable = Unreadable(self._consumer)
+        self._turns: Turns[TopicPartition, RawRecord] = Turns()
         self._poller = ThreadPoolExecutor(1, thread_name_prefix="kafka-poll")
         self._polling: Future[Fetched] | None = None
         self._rebalances = _Rebalances(self)
@@ -87,20 +94,15 @@ class KafkaSource:
         if self._uncommitted and started >= self._next_commit:
             self._commit()
         try:
-            fetched = self._poll_library(timeout, max_records)
-            records = [record for found in self._trusted(fetched) for record in found]
+            self._fetch(timeout)
         except CorruptRecordError as error:
-            return self._without(error)
+            self._pass_over(error)
         except KafkaError as error:
             if not self._away:
                 log.warning("Kafka unreachable; no frames arrive until it is back", error=str(error))
             self._away = True
             time.sleep(max(0.0, min(timeout, 1.0) - (time.monotonic() - started)))
-            return []
-        if records and self._away:
-            log.info("Kafka is back; frames arrive again")
-            self._away = False
-        return records
+        return [] if self._paused else self._turns.take(max_records)
 
     def commit(self, positions: Iterable[LogPosition]) -> None:
         """Mark everything up to and including ``positions`` as done, partition by partition.
@@ -117,14 +119,13 @@ class KafkaSource:
             self._commit()
 
     def pause(self) -> None:
-        """Fetch nothing until ``resume``; polling goes on, so that the group keeps its members."""
+        """Hand out nothing until ``resume``; polling goes on, so that the group keeps its members."""
         self._paused = True
         self._consumer.pause(*self._consumer.assignment())
 
     def resume(self) -> None:
-        """Fetch again."""
+        """Go on."""
         self._paused = False
-        self._consumer.resume(*self._consumer.paused())
 
     def on_revoked(self, callback: Callable[[], None]) -> None:
         """Call back before partitions go to another worker, while offsets may still be committed.
@@ -140,7 +141,7 @@ class KafkaSource:
             with contextlib.suppress(KafkaError):
                 end, position = self._consumer.highwater(partition), self._consumer.position(partition, timeout_ms=0)
                 if end is not None and position is not None:
-                    waiting = (waiting or 0) + max(0, end - position)
+                    waiting = (waiting or 0) + max(0, end - position) + self._turns.waiting(partition)
         return waiting
 
     def close(self) -> None:
@@ -152,10 +153,23 @@ class KafkaSource:
             log.warning("left without telling Kafka; others take over after the session timeout", error=str(error))
         self._poller.shutdown()
 
-    def _poll_library(self, timeout: float, max_records: int) -> Fetched:
+    def _fetch(self, timeout: float) -> None:
+        """Take what the library has, waiting up to ``timeout`` for it if nothing waits here."""
+        fetched = self._poll_library(timeout)
+        # What went to another worker comes to it; what came back here comes again.
+        self._turns.keep(self._consumer.assignment())
+        for partition, records in self._trusted(fetched):
+            self._turns.add(partition, records)
+        if fetched and self._away:
+            log.info("Kafka is back; frames arrive again")
+            self._away = False
+
+    def _poll_library(self, timeout: float) -> Fetched:
         # A poll that an exception interrupted goes on; its messages count as delivered to the library, so take them.
         if self._polling is None:
-            self._polling = self._poller.submit(self._consumer.poll, round(timeout * 1000), max_records)
+            if self._hold_back() and not self._paused:
+                timeout = 0.0
+            self._polling = self._poller.submit(self._consumer.poll, round(timeout * 1000), ALL)
             self._polling.add_done_callback(lambda _: self._rebalances.requests.put(None))
         polling = self._polling
         while (request := self._rebalances.requests.get()) is not None:
@@ -167,7 +181,15 @@ class KafkaSource:
         self._polling = None
         return polling.result()
 
-    def _trusted(self, fetched: Fetched) -> Iterator[list[RawRecord]]:
+    def _hold_back(self) -> set[TopicPartition]:
+        """Pause the partitions of which something waits here, and no others unless all are paused; return them."""
+        held = {partition for partition in self._consumer.assignment() if self._turns.waiting(partition)}
+        self._consumer.pause(*held)
+        if not self._paused:
+            self._consumer.resume(*self._consumer.paused() - held)
+        return held
+
+    def _trusted(self, fetched: Fetched) -> Iterator[tuple[TopicPartition, list[RawRecord]]]:
         """Yield each partition's records, labelled with the id of the topic that they really come from.
 
         A broker that lost everything re-creates the topic, and its offsets start again at 0: under the old topic's id
@@ -190,18 +212,18 @@ class KafkaSource:
                 continue
             self._next_offsets[partition] = records[-1].offset + 1
             end = self._consumer.highwater(partition) or 0
-            yield [_raw(record, topic_id, max(0, end - record.offset - 1)) for record in records]
+            yield partition, [_raw(record, topic_id, max(0, end - record.offset - 1)) for record in records]
 
-    def _without(self, error: CorruptRecordError) -> Sequence[RawRecord]:
-        """Return what stands for a message that cannot be read, once it is given up."""
+    def _pass_over(self, error: CorruptRecordError) -> None:
+        """Put something in place of a message that cannot be read, once it is given up."""
         given_up = self._unreadable.pass_over(error)
         if given_up is None:
-            return []
+            return
         partition, offset = given_up
         self._topic_ids.setdefault(partition, self._topic_id(partition))
         self._next_offsets[partition] = offset + 1
         place = LogPosition(partition.topic, self._topic_ids[partition], partition.partition, offset)
-        return [RawRecord(place, None, (), None, problem=str(error))]
+        self._turns.add(partition, [RawRecord(place, None, (), None, problem=str(error))])
 
     def _topic_id(self, partition: TopicPartition) -> str:
         return str(self._consumer._cluster.topic_id(partition.topic) or "")  # noqa: SLF001 - kept nowhere else

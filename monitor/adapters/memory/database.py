@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from monitor.adapters.inspections import inspection_event
 from monitor.adapters.settled import Settled
@@ -53,6 +54,10 @@ class MemoryInspectionStore:
         """Mark outbox messages as published."""
         for id_ in ids:
             self._outbox.pop(id_, None)
+
+    def forget_published(self, age: timedelta, limit: int) -> int:  # noqa: ARG002 - the port's signature
+        """Do nothing: published messages are not kept here."""
+        return 0
 
     def _announce(self, record: InspectionRecord) -> None:
         event = inspection_event(record)
