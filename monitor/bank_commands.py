@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from monitor.console import By, Why, plain_table, wide_console
 from monitor.ports import BankEntry, BankKey, BankOrder, OrderKind, Policy
 from monitor.settings import Settings
 from schemas.errors import OperatorError
@@ -33,11 +33,8 @@ bank_app = typer.Typer(
 )
 WAIT_S = 5.0
 POLL_S = 0.05
-WIDE = 240
 
 Camera = Annotated[str | None, typer.Option(help="Whose bank; may be left out where there is only one.")]
-By = Annotated[str | None, typer.Option(help="Who says so; default: the user's name.")]
-Why = Annotated[str | None, typer.Option(help="The reason, for the history.")]
 
 
 @dataclass(frozen=True)
@@ -109,9 +106,7 @@ def history(
     if not edits:
         typer.echo("This bank has learned nothing yet.")
         return
-    table = Table(box=None, header_style="bold")
-    for heading in ("version", "when", "edit", "frame", "by", "why"):
-        table.add_column(heading, no_wrap=heading in {"when", "frame"})
+    table = plain_table("version", "when", "edit", "frame", "by", "why")
     for version, when, edit, frame, by, why in edits[:limit]:
         table.add_row(str(version), when, edit, frame, by, why)
     wide_console().print(table)
@@ -315,12 +310,6 @@ def inherit(
             typer.echo(f"Nothing to inherit: model {old_model} was taught nothing that {heir.model_id} lacks.")
 
 
-def wide_console() -> Console:
-    """Return a console whose tables are not cut where nobody sees a terminal's width: in a pipe or a file."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDE)
-
-
 def wait_for(desk: BankDesk, order_id: int) -> str:
     """Wait a while for the learner; say what became of an order.
 
@@ -365,16 +354,11 @@ def _order(
 @contextmanager
 def _opened(settings: Settings) -> Iterator[_Open]:
     from monitor.adapters.bank_desk import BankDesk
-    from monitor.database_access import open_database
-    from monitor.errors import StoreUnavailableError
+    from monitor.database_access import database_of_a_command
     from monitor.models_in_force import models_in_force
 
-    with open_database(settings) as engine:
-        try:
-            yield _Open(settings, engine, BankDesk(engine), models_in_force(settings, engine))
-        except StoreUnavailableError as error:
-            msg = f"a server went away: {error}. Nothing was changed; try again."
-            raise OperatorError(msg) from error
+    with database_of_a_command(settings) as engine:
+        yield _Open(settings, engine, BankDesk(engine), models_in_force(settings, engine))
 
 
 @contextmanager

@@ -13,8 +13,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from monitor.bank_commands import wide_console
-from monitor.model_commands import plain_table, require_camera
+from monitor.console import plain_table, wide_console
+from monitor.model_commands import require_camera
 from monitor.settings import Settings
 from schemas.errors import OperatorError
 
@@ -92,16 +92,11 @@ def _read(
     settings: Settings, camera: str | None, since: datetime | None, limit: int
 ) -> tuple[Sequence[Comparison], Sequence[Disagreement]]:
     from monitor.adapters.shadow_desk import SqlShadowDesk
-    from monitor.database_access import open_database
-    from monitor.errors import StoreUnavailableError
+    from monitor.database_access import database_of_a_command
 
-    with open_database(settings) as engine:
+    with database_of_a_command(settings) as engine:
         desk = SqlShadowDesk(engine)
-        try:
-            return desk.compare(camera, since), desk.disagreements(limit, camera, since)
-        except StoreUnavailableError as error:
-            msg = f"the database went away: {error}. Nothing was changed; try again."
-            raise OperatorError(msg) from error
+        return desk.compare(camera, since), desk.disagreements(limit, camera, since)
 
 
 def _as_json(each: Disagreement) -> dict[str, object]:

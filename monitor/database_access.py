@@ -9,7 +9,9 @@ from sqlalchemy import Engine
 
 from monitor.adapters import migrations
 from monitor.adapters.database import connect
+from monitor.errors import StoreUnavailableError
 from monitor.settings import Settings
+from schemas.errors import OperatorError
 
 
 @contextmanager
@@ -29,3 +31,18 @@ def open_database(settings: Settings) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+@contextmanager
+def database_of_a_command(settings: Settings, what_now: str = "Nothing was changed; try again.") -> Iterator[Engine]:
+    """Open the database for a command: should a server go away meanwhile, the operator is told, and what to do now.
+
+    Raises:
+        ServiceUnavailableError, ConfigurationError: and OperatorError, in place of StoreUnavailableError.
+    """
+    with open_database(settings) as engine:
+        try:
+            yield engine
+        except StoreUnavailableError as error:
+            msg = f"a server went away: {error}. {what_now}"
+            raise OperatorError(msg) from error

@@ -13,9 +13,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 
-from monitor.bank_commands import wide_console
+from monitor.console import By, plain_table, wide_console
 from monitor.dead_letter_words import HEADINGS, content, facts, fates, past, row, told
 from monitor.settings import Settings
 from schemas.errors import OperatorError, Reason
@@ -37,7 +36,6 @@ LetterIds = Annotated[
 ]
 OfCamera = Annotated[str | None, typer.Option("--camera", help="Only this camera's.")]
 OfReason = Annotated[Reason | None, typer.Option("--reason", help="Only those of this reason.")]
-By = Annotated[str | None, typer.Option(help="Who says so; default: the user's name.")]
 Search = Annotated[
     float, typer.Option(min=1, max=86_400, help="Seconds to search for letters whose place was not recorded.")
 ]
@@ -61,9 +59,7 @@ def list_letters(
     if not letters:
         typer.echo(f"No dead letters ({state}).")
         return
-    table = Table(box=None, header_style="bold")
-    for heading in HEADINGS:
-        table.add_column(heading, no_wrap=heading in {"id", "when"}, justify="right" if heading == "bytes" else "left")
+    table = plain_table(*HEADINGS)
     for letter in letters:
         table.add_row(*(escape(cell) for cell in row(letter)))
     wide_console().print(table)
@@ -185,15 +181,10 @@ def purge(
 @contextmanager
 def _desk(settings: Settings) -> Iterator[DeadLetterDesk]:
     from monitor.adapters.dead_letter_desk import DeadLetterDesk
-    from monitor.database_access import open_database
-    from monitor.errors import StoreUnavailableError
+    from monitor.database_access import database_of_a_command
 
-    with open_database(settings) as engine:
-        try:
-            yield DeadLetterDesk(engine)
-        except StoreUnavailableError as error:
-            msg = f"a server went away: {error}. 'dlq list' shows what still waits; try again."
-            raise OperatorError(msg) from error
+    with database_of_a_command(settings, "'dlq list' shows what still waits; try again.") as engine:
+        yield DeadLetterDesk(engine)
 
 
 @contextmanager

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.markup import escape
-from rich.table import Table
 
 from monitor.assignments import Assignment, Chosen, PerCamera, Role
-from monitor.bank_commands import wide_console
+from monitor.console import By, Why, plain_table, wide_console
 from monitor.settings import Settings
 from schemas.errors import OperatorError
 from schemas.messages import Identifier
@@ -32,8 +31,6 @@ EVERY = "every other"
 SOON = "Workers and learners take it over within seconds, between two batches."
 
 Camera = Annotated[str | None, typer.Option(help="Only this camera; default: every camera without one of its own.")]
-By = Annotated[str | None, typer.Option(help="Who says so; default: the user's name.")]
-Why = Annotated[str | None, typer.Option(help="The reason, for the history.")]
 
 
 @dataclass(frozen=True)
@@ -159,16 +156,11 @@ def opened_models(settings: Settings) -> Iterator[Opened]:
         BundleError, ServiceUnavailableError, ConfigurationError.
     """
     from monitor.adapters.model_desk import SqlModelDesk
-    from monitor.database_access import open_database
-    from monitor.errors import StoreUnavailableError
+    from monitor.database_access import database_of_a_command
     from monitor.models_in_force import models_in_force, shadows_in_force
 
-    with open_database(settings) as engine:
-        try:
-            yield Opened(engine, SqlModelDesk(engine), models_in_force(settings, engine), shadows_in_force(engine))
-        except StoreUnavailableError as error:
-            msg = f"a server went away: {error}. No model was assigned; try again."
-            raise OperatorError(msg) from error
+    with database_of_a_command(settings, "No model was assigned; try again.") as engine:
+        yield Opened(engine, SqlModelDesk(engine), models_in_force(settings, engine), shadows_in_force(engine))
 
 
 def require_camera(camera: str | None) -> None:
@@ -188,11 +180,3 @@ def for_camera(camera: str | None) -> str:
 def when(said: Assignment) -> str:
     """Return the local time of an assignment."""
     return f"{said.at.astimezone():%Y-%m-%d %H:%M:%S}"
-
-
-def plain_table(*headings: str) -> Table:
-    """Return a table without lines, whose ids and times are not broken."""
-    table = Table(box=None, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, no_wrap=heading in {"when", "since", "camera", "model"})
-    return table

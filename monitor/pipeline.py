@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from monitor.batching import Batcher
+from monitor.batching import Batcher, BatchSize
 from monitor.inspecting import BatchInspector
 from monitor.intake import DecodedFrame, Door, FailedFrame, take_in
 from monitor.metrics import LAG, STAGE_SECONDS
@@ -104,7 +104,8 @@ class Pipeline:
         self._clock = clock
         self._stop_grace = stop_grace
         self._decoders = ThreadPoolExecutor(settings.batch.decode_threads, thread_name_prefix="decode")
-        self._received: Batcher[_Received] = Batcher(settings.batch.max_frames, settings.batch.max_age_s, clock)
+        self._batch_size = BatchSize(settings.batch.max_frames, settings.batch.target_s)
+        self._received: Batcher[_Received] = Batcher(self._batch_size, settings.batch.max_age_s, clock)
         self._at_store: _AtStore | None = None
         self._lag_due = 0.0
 
@@ -174,10 +175,13 @@ class Pipeline:
         arrivals = [received.decoded.result() for received in batch]
         dead = tuple(arrival for arrival in arrivals if isinstance(arrival, DeadLetter))
         frames = [arrival for arrival in arrivals if not isinstance(arrival, DeadLetter)]
+        started = self._clock.monotonic()
         with STAGE_SECONDS.labels(stage="inspect").time():
             inspections = tuple(self._batch_inspector.inspect(frames))
         self._learn_pace(batch, inspections)
         shadows = self._shadow_inspector.inspect(frames, inspections)
+        if tried := sum(each.verdict is not Verdict.UNINSPECTED for each in inspections):
+            self._batch_size.observe(tried, self._clock.monotonic() - started)
         images = {received.record.position: received.record.value or b"" for received in batch}
         return FinishedBatch(inspections, dead, images, self._batch_inspector.take_drift(), shadows)
 

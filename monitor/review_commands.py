@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from monitor.console import plain_table, wide_console
 from monitor.ports import Policy
 from monitor.settings import Settings
-from schemas.errors import OperatorError
 from schemas.messages import RegionMessage, Verdict
 
 if TYPE_CHECKING:  # the database takes a while to import; --help should not
@@ -49,12 +48,10 @@ def list_flagged(
     if not frames:
         typer.echo("Nothing waits for review.")
         return
-    table = Table(box=None, header_style="bold")
-    for heading in ("frame", "camera", "part", "captured", "verdict", "score/limit", "area", "review"):
-        table.add_column(heading, no_wrap=heading == "frame")
+    table = plain_table("frame", "camera", "part", "captured", "verdict", "score/limit", "area", "review")
     for frame in frames:
         table.add_row(*_row(frame))
-    Console().print(table)
+    wide_console().print(table)
 
 
 @review_app.command()
@@ -115,12 +112,13 @@ def retract(
     """Take back what was said about a part. What it taught is forgotten within a second; it can be reviewed anew."""
     from monitor.adapters.bank_desk import BankDesk
     from monitor.bank_commands import wait_for
-    from monitor.database_access import open_database
+    from monitor.database_access import database_of_a_command
 
     with _desk(context.obj) as desk:
         review, orders = desk.retract(frame, reviewer or getpass.getuser(), why)
     typer.echo(f"{review.frame_id}: that {review.reviewer} confirmed it as {review.verdict} is taken back.")
-    with open_database(context.obj) as engine:
+    taken_back = "The review is taken back; 'bank status' shows whether the bank has followed."
+    with database_of_a_command(context.obj, taken_back) as engine:
         for order in orders:
             typer.echo(wait_for(BankDesk(engine), order))
 
@@ -128,15 +126,10 @@ def retract(
 @contextmanager
 def _desk(settings: Settings) -> Iterator[ReviewDesk]:
     from monitor.adapters.review_desk import ReviewDesk
-    from monitor.database_access import open_database
-    from monitor.errors import StoreUnavailableError
+    from monitor.database_access import database_of_a_command
 
-    with open_database(settings) as engine:
-        try:
-            yield ReviewDesk(engine)
-        except StoreUnavailableError as error:
-            msg = f"the database went away: {error}. Nothing was changed; try again."
-            raise OperatorError(msg) from error
+    with database_of_a_command(settings) as engine:
+        yield ReviewDesk(engine)
 
 
 def _row(frame: FlaggedFrame) -> tuple[str, ...]:

@@ -114,6 +114,9 @@ class BatchSettings(_Section):
 
     max_frames: Annotated[int, Field(ge=1, le=1024)] = 16
     """Frames inspected together at most."""
+    target_s: Seconds = 0.2
+    """About how long a batch may take to be inspected: on a slow machine fewer frames are inspected together, for
+    whoever waits, waits for whole batches."""
     max_age_s: Seconds = 0.05
     """A frame waits for others no longer than this."""
     decode_threads: Annotated[int, Field(ge=1, le=64)] = 2

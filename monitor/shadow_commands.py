@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from monitor.assignments import NO_MODEL, Chosen, Role
-from monitor.model_commands import SOON, By, Camera, Opened, Why, for_camera, opened_models, require_camera
+from monitor.console import By, Why
+from monitor.model_commands import SOON, Camera, Opened, for_camera, opened_models, require_camera
 from monitor.settings import Settings
 from schemas.errors import OperatorError
 

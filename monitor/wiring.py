@@ -164,7 +164,7 @@ def open_worker_ports(settings: Settings) -> Iterator[WorkerPorts]:
         for publisher in publishers:
             stack.callback(publisher.close)
         yield WorkerPorts(
-            source=KafkaSource(settings.kafka, settings.limits),
+            source=KafkaSource(settings.kafka),
             dead_letters=publishers[0],
             results=publishers[1],
             store=SqlInspectionStore(engine, settings.kafka.inspections_topic),

@@ -57,7 +57,7 @@ def test_a_message_arrives_with_its_bytes_key_headers_and_place(
 ) -> None:
     send(producer, kafka_settings.frames_topic, [b"\x00\xff", b""], partition=2)
     producer.send(kafka_settings.frames_topic, None, key=b"k", partition=2).get(5)
-    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+    with closing(KafkaSource(kafka_settings)) as source:
         first, second, third = read(source, 3)
     assert (first.key, first.value, first.headers) == (b"cam", b"\x00\xff", HEADERS)
     assert (second.value, third.value, third.key, third.headers) == (b"", None, b"k", ())
@@ -67,11 +67,11 @@ def test_a_message_arrives_with_its_bytes_key_headers_and_place(
     assert len(first.position.topic_id) == 36
 
 
-def test_a_message_far_over_the_limit_arrives_and_so_does_the_next(
+def test_a_message_larger_than_a_fetch_arrives_and_so_does_the_next(
     kafka_settings: KafkaSettings, producer: KafkaProducer
 ) -> None:
     send(producer, kafka_settings.frames_topic, [b"x" * 5_000_000, b"next"])
-    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+    with closing(KafkaSource(kafka_settings)) as source:
         assert [len(r.value or b"") for r in read(source, 2)] == [5_000_000, 4]
 
 
@@ -90,18 +90,18 @@ def test_a_message_that_the_library_cannot_read_stops_nothing_and_is_accounted_f
     topic = kafka_settings.frames_topic
     for value, headers in ((b"1", HEADERS), (b"2", ((NotUtf8("name"), b"x"),)), (b"3", HEADERS)):
         producer.send(topic, value, key=b"cam", headers=list(headers), partition=1).get(5)
-    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+    with closing(KafkaSource(kafka_settings)) as source:
         records = read(source, 3)
         assert [(record.value, record.position.offset) for record in records] == [(b"1", 0), (None, 1), (b"3", 2)]
         assert [record.problem is None for record in records] == [True, False, True]
         source.commit([record.position for record in records])
-    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+    with closing(KafkaSource(kafka_settings)) as source:
         wait_for(lambda: source.lag() == 0, source)
 
 
 def test_no_poll_returns_more_than_it_was_asked_for(kafka_settings: KafkaSettings, producer: KafkaProducer) -> None:
     send(producer, kafka_settings.frames_topic, [b"%d" % i for i in range(10)])
-    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+    with closing(KafkaSource(kafka_settings)) as source:
         batches = [[r.value for r in source.poll(5, 4)] for _ in range(3)]
         assert batches == [[b"0", b"1", b"2", b"3"], [b"4", b"5", b"6", b"7"], [b"8", b"9"]]
         assert source.lag() == 0
@@ -114,7 +114,7 @@ def test_the_backlog_of_one_camera_does_not_keep_another_waiting(
     for number in range(900):
         producer.send(topic, b"%d" % number, partition=number % 2)
     producer.flush(20)
-    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+    with closing(KafkaSource(kafka_settings)) as source:
         busy = read(source, 16)  # by now the library has fetched many more of both
         send(producer, topic, [b"quiet"], partition=2)
         ahead: list[RawRecord] = []
@@ -134,7 +134,7 @@ def test_what_waits_to_be_handed_out_is_counted_as_lag_and_kept_while_paused(
     kafka_settings: KafkaSettings, producer: KafkaProducer
 ) -> None:
     send(producer, kafka_settings.frames_topic, [b"%d" % i for i in range(10)])
-    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+    with closing(KafkaSource(kafka_settings)) as source:
         assert [r.value for r in read(source, 3)] == [b"0", b"1", b"2"]
         assert source.lag() == 7
         source.pause()
@@ -147,11 +147,11 @@ def test_a_consumer_started_again_goes_on_after_the_commit(
     kafka_settings: KafkaSettings, producer: KafkaProducer
 ) -> None:
     send(producer, kafka_settings.frames_topic, [b"%d" % i for i in range(6)])
-    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+    with closing(KafkaSource(kafka_settings)) as source:
         records = read(source, 6)
         # Out of order: the highest counts.
         source.commit([records[3].position, records[1].position])
-    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+    with closing(KafkaSource(kafka_settings)) as source:
         assert [r.value for r in read(source, 2)] == [b"4", b"5"]
 
 
@@ -159,17 +159,17 @@ def test_an_offset_of_a_topic_that_is_no_more_is_not_committed(
     kafka_settings: KafkaSettings, producer: KafkaProducer
 ) -> None:
     send(producer, kafka_settings.frames_topic, [b"0", b"1"])
-    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+    with closing(KafkaSource(kafka_settings)) as source:
         read(source, 2)
         source.commit([LogPosition(kafka_settings.frames_topic, "another-topic-id", 0, 1)])
-    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+    with closing(KafkaSource(kafka_settings)) as source:
         assert [r.value for r in read(source, 2)] == [b"0", b"1"]
 
 
 def test_a_paused_source_gets_nothing_and_keeps_its_partitions(
     kafka_settings: KafkaSettings, producer: KafkaProducer
 ) -> None:
-    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+    with closing(KafkaSource(kafka_settings)) as source:
         source.pause()  # before any partition was assigned: it must hold for those that come
         send(producer, kafka_settings.frames_topic, [b"0"])
         wait_for(source._consumer.assignment, source)
@@ -185,7 +185,7 @@ def test_work_in_hand_is_committed_before_partitions_go_to_another_worker(
     for partition in range(4):
         send(producer, kafka_settings.frames_topic, values, partition)
     revoked_in: list[int] = []
-    with closing(KafkaSource(kafka_settings, LIMITS)) as first:
+    with closing(KafkaSource(kafka_settings)) as first:
         in_hand = read(first, 16)
         assert len(in_hand) == 16
 
@@ -194,7 +194,7 @@ def test_work_in_hand_is_committed_before_partitions_go_to_another_worker(
             first.commit([record.position for record in in_hand])
 
         first.on_revoked(finish)
-        with closing(KafkaSource(kafka_settings, LIMITS)) as second:
+        with closing(KafkaSource(kafka_settings)) as second:
             joined = threading.Event()
             seen: list[RawRecord] = []
 
@@ -223,10 +223,10 @@ def test_a_callback_that_fails_loses_no_message(kafka_settings: KafkaSettings, p
         message = "the worker's own error"
         raise RuntimeError(message)
 
-    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+    with closing(KafkaSource(kafka_settings)) as source:
         wait_for(source._consumer.assignment, source)
         source.on_revoked(fail)
-        with closing(KafkaSource(kafka_settings, LIMITS)) as second:
+        with closing(KafkaSource(kafka_settings)) as second:
             joining = threading.Thread(target=second.poll, args=(0.5, 1))
             joining.start()
             with pytest.raises(RuntimeError, match="own error"):
@@ -242,7 +242,7 @@ def test_dead_letters_keep_bytes_key_and_headers_and_name_the_reason(
     kafka_settings: KafkaSettings, producer: KafkaProducer
 ) -> None:
     send(producer, kafka_settings.frames_topic, [b"\xff\xd8broken" * 40_000])
-    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+    with closing(KafkaSource(kafka_settings)) as source:
         records = read(source, 1)
     records.append(RawRecord(LogPosition("frames", "", 1, 7), key=None, headers=(), value=None))
     with closing(KafkaPublisher(kafka_settings)) as publisher:
@@ -309,7 +309,7 @@ def test_topics_are_created_once_whoever_comes_first(kafka_settings: KafkaSettin
     assert len(frames["partitions"]) == kafka_settings.partitions
 
 
-@pytest.mark.parametrize("make", [lambda s: KafkaSource(s, LIMITS), KafkaPublisher, lambda s: ensure_topics(s, LIMITS)])
+@pytest.mark.parametrize("make", [KafkaSource, KafkaPublisher, lambda s: ensure_topics(s, LIMITS)])
 def test_a_broker_that_is_not_there_is_named_soon_and_quietly(
     make: Callable[[KafkaSettings], object], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -344,7 +344,7 @@ def test_after_a_restart_that_lost_everything_frames_arrive_under_another_topic_
     ensure_topics(settings, LIMITS)
     publisher = KafkaPublisher(settings, delivery_timeout_s=3)
     letters = [OutboxMessage(i, settings.frames_topic, "cam", (), b"%d" % i) for i in range(5)]
-    with closing(KafkaSource(settings, LIMITS)) as source, closing(publisher):
+    with closing(KafkaSource(settings)) as source, closing(publisher):
         publisher.events(letters)
         before = read(source, 5)
         source.commit([before[-1].position])
@@ -369,7 +369,7 @@ def test_an_outage_leaves_no_socket_open(embedded_broker: TansuBroker) -> None:
     settings = KafkaSettings(bootstrap_servers=embedded_broker.address)
     ensure_topics(settings, LIMITS)
     process = psutil.Process()
-    with closing(KafkaSource(settings, LIMITS)) as source, closing(KafkaPublisher(settings)):
+    with closing(KafkaSource(settings)) as source, closing(KafkaPublisher(settings)):
         wait_for(source._consumer.assignment, source)
         open_before = process.num_fds()
         embedded_broker.kill()
@@ -387,7 +387,7 @@ def test_offsets_that_go_back_wait_until_the_broker_has_told_whose_they_are(
     kafka_settings: KafkaSettings, producer: KafkaProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(producer, kafka_settings.frames_topic, [b"0", b"1", b"2"])
-    with closing(KafkaSource(kafka_settings, LIMITS)) as source:
+    with closing(KafkaSource(kafka_settings)) as source:
         read(source, 3)
         source._consumer.seek(TopicPartition(kafka_settings.frames_topic, 0), 1)
         with monkeypatch.context() as patch:

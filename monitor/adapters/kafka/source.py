@@ -17,11 +17,11 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.errors import CommitFailedError, CorruptRecordError, KafkaError
 from kafka.structs import OffsetAndMetadata
 
-from monitor.adapters.kafka.connection import MESSAGE_OVERHEAD_BYTES, reaching_broker
+from monitor.adapters.kafka.connection import reaching_broker
 from monitor.adapters.kafka.turns import Turns
 from monitor.adapters.kafka.unreadable import Unreadable
 from monitor.ports import LogPosition, RawRecord
-from monitor.settings import KafkaSettings, LimitSettings
+from monitor.settings import KafkaSettings
 
 COMMIT_TIMEOUT_S = 3.0
 COMMIT_RETRY_S = 1.0
@@ -30,6 +30,9 @@ METADATA_MAX_AGE_S = 30.0
 # How long the broker may hold a fetch that finds nothing. kafka-python has one fetch in flight per broker: while one
 # for idle cameras is held, the busy one gets nothing (the default of 500 ms: 130 frames/s of 78 kB instead of 1300).
 FETCH_WAIT_MS = 20
+# Little at a time, for what was fetched grows old: how many newer frames wait, it knows as of the fetch. A larger frame
+# comes all the same, by itself.
+FETCH_BYTES = 2**20
 ALL = 2**31 - 1  # records of a poll: whatever was fetched, which is bounded in bytes
 
 Fetched: TypeAlias = dict[TopicPartition, list[ConsumerRecord]]
@@ -49,14 +52,12 @@ class KafkaSource:
 
     Args:
         settings: the broker, the group and the topic.
-        limits: the largest frame, from which fetch sizes follow; larger messages arrive as well, one at a time.
 
     Raises:
         ServiceUnavailableError: the broker does not answer at start.
     """
 
-    def __init__(self, settings: KafkaSettings, limits: LimitSettings) -> None:
-        fetch_bytes = limits.max_frame_bytes + MESSAGE_OVERHEAD_BYTES
+    def __init__(self, settings: KafkaSettings) -> None:
         with reaching_broker(settings) as options:
             self._consumer = KafkaConsumer(
                 **options,
@@ -68,8 +69,8 @@ class KafkaSource:
                 heartbeat_interval_ms=settings.heartbeat_interval_ms,
                 metadata_max_age_ms=round(METADATA_MAX_AGE_S * 1000),
                 fetch_max_wait_ms=FETCH_WAIT_MS,
-                fetch_max_bytes=fetch_bytes,
-                max_partition_fetch_bytes=fetch_bytes,
+                fetch_max_bytes=FETCH_BYTES,
+                max_partition_fetch_bytes=FETCH_BYTES,
             )
         self._unreadable = Unreadable(self._consumer)
         self._turns: Turns[TopicPartition, RawRecord] = Turns()
