@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +24,7 @@ from sqlalchemy import create_engine
 
 from deploy.chaos.databases import PostgresServer, SqliteFile, StormyDatabase
 from deploy.chaos.feed import Feed
-from deploy.chaos.load import line, run_policy
+from deploy.chaos.load import Run, line, run_policy
 from deploy.chaos.plan import Plan
 from deploy.chaos.reviewer import Reviewer
 from deploy.chaos.storm import Storm
@@ -106,15 +107,23 @@ def load(
     Every frame is accounted for, or the exit code is 1.
     """
     directory, console, trained = _prepare(out, bundle)
+
+    def under(policy: Policy, name: str) -> AbstractContextManager[Run]:
+        place = directory / name
+        place.mkdir()
+        return line(place, trained, _make(database, place), cameras={"overload": policy.value})
+
+    with under(Policy.WAIT, "capacity") as run:  # no frame is let go, so all that are counted were inspected
+        capacity = run.capacity(burst)
+    console.print(f"capacity: {capacity:.0f} frames/s")
     accounted = True
     for each in policy or list(Policy):
-        place = directory / each
-        place.mkdir()
         with Progress(console=console) as progress:
             task = progress.add_task(each, total=seconds)
-            with line(place, trained, _make(database, place), cameras={"overload": each.value}) as run:
-                figures = run_policy(run, burst, factor, seconds, lambda: progress.advance(task))  # noqa: B023 - called here
-        typer.echo(json.dumps({"policy": each.value, "database": database.value} | figures))
+            with under(each, each.value) as run:
+                figures = run_policy(run, factor * capacity, seconds, lambda: progress.advance(task))  # noqa: B023 - called here
+        about = {"policy": each.value, "database": database.value, "capacity_per_s": round(capacity)}
+        typer.echo(json.dumps(about | figures))
         accounted = accounted and not (figures["missing"] or figures["duplicates"])
     if not accounted:
         raise typer.Exit(1)

@@ -227,15 +227,13 @@ def _warm_up(run: Run, lives: Sequence[Life]) -> None:
     run.capacity(WARM_UP)
 
 
-def run_policy(run: Run, burst: int, factor: float, seconds: float, on_second: Callable[[], None]) -> Figures:
-    """Measure by ``burst`` frames what a line can do, give it ``factor`` times as much, and account for every frame."""
-    capacity = run.capacity(burst)
+def run_policy(run: Run, rate: float, seconds: float, on_second: Callable[[], None]) -> Figures:
+    """Give a line ``rate`` frames a second, and account for every frame."""
     before = set(run.belt.frame_ids)
-    memory = run.press(factor * capacity, seconds, on_second)
+    memory = run.press(rate, seconds, on_second)
     drained = run.drain()
     quarter = max(1, len(memory) // 4)
     return run.account(run.belt.frame_ids - before) | {
-        "capacity_per_s": round(capacity),
         "sent_per_s": round((len(run.belt.frame_ids) - len(before)) / seconds),
         "seconds": seconds,
         "drained_s": round(drained, 1),
