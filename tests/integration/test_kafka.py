@@ -99,6 +99,26 @@ def test_a_message_that_the_library_cannot_read_stops_nothing_and_is_accounted_f
         wait_for(lambda: source.lag() == 0, source)
 
 
+def test_a_message_that_the_library_cannot_read_does_not_end_its_partition_while_others_go_on(
+    kafka_settings: KafkaSettings, producer: KafkaProducer
+) -> None:
+    topic = kafka_settings.frames_topic
+    # In one batch, so that the library comes to the broken one in the midst of it.
+    with KafkaProducer(bootstrap_servers=kafka_settings.bootstrap_servers, linger_ms=500) as gathering:
+        for value, headers in ((b"1", HEADERS), (b"2", ((NotUtf8("name"), b"x"),))):
+            gathering.send(topic, value, key=b"cam", headers=list(headers), partition=1)
+    send(producer, topic, [b"3"], partition=1)
+    with closing(KafkaSource(kafka_settings)) as source:
+        seen: list[RawRecord] = []
+        deadline = time.monotonic() + 20
+        while not any(record.value == b"3" for record in seen):
+            assert time.monotonic() < deadline, [(r.value, r.position) for r in seen]
+            send(producer, topic, [b"other"], partition=2)
+            seen += source.poll(0.05, 1)
+    first = [(r.value, r.position.offset) for r in seen if r.position.partition == 1]
+    assert first == [(b"1", 0), (None, 1), (b"3", 2)]
+
+
 def test_no_poll_returns_more_than_it_was_asked_for(kafka_settings: KafkaSettings, producer: KafkaProducer) -> None:
     send(producer, kafka_settings.frames_topic, [b"%d" % i for i in range(10)])
     with closing(KafkaSource(kafka_settings)) as source:

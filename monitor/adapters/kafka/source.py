@@ -188,6 +188,11 @@ class KafkaSource:
         self._consumer.pause(*held)
         if not self._paused:
             self._consumer.resume(*self._consumer.paused() - held)
+        # What the library had begun of a partition that was paused, such as before an unreadable message, it takes up
+        # again where this is None; once used up it never is, and the partition would stand still for ever.
+        fetcher = self._consumer._fetcher  # noqa: SLF001 - there is no other way
+        if not fetcher._next_partition_records:  # noqa: SLF001
+            fetcher._next_partition_records = None  # noqa: SLF001
         return held
 
     def _trusted(self, fetched: Fetched) -> Iterator[tuple[TopicPartition, list[RawRecord]]]:
