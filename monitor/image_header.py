@@ -120,6 +120,8 @@ def _read_tiff(data: bytes) -> ImageHeader:
         (short,) = struct.unpack_from(f"{order}H", data, directory + 10 + 12 * entry)
         values[tag] = short if kind == _TIFF_SHORT else wide
     width, height, tile_width, tile_height = (values.get(tag, 0) for tag in _TIFF_SIDES)
+    if bool(tile_width) != bool(tile_height):
+        raise InvalidFrameError(Reason.NOT_AN_IMAGE, f"a TIFF with tiles of {tile_width}x{tile_height} pixels")
     return ImageHeader("image/tiff", width, height, tile_pixels=tile_width * tile_height)
 
 

@@ -160,6 +160,11 @@ def test_large_tiles_of_a_small_image_are_too_many_pixels() -> None:
     assert reason_of(tiff((322, 4, 8192), (323, 4, 8192))) is Reason.TOO_MANY_PIXELS
 
 
+def test_tiles_that_have_one_side_are_refused_before_anything_is_decoded() -> None:
+    with pytest.raises(InvalidFrameError, match="a TIFF with tiles of 65535x0 pixels"):
+        decode_image(tiff((322, 4, 65_535)), LimitSettings(), None, 1)
+
+
 def test_floating_point_pixels_are_refused() -> None:
     assert reason_of(encode(picture().astype(np.float32) / 255, ".tiff")) is Reason.NOT_AN_IMAGE
 
