@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
 import uuid_utils
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from schemas.errors import InvalidFrameError, Reason
 
@@ -23,8 +24,23 @@ Headers = tuple[tuple[str, bytes], ...]
 Identifier = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\-]*$")]
 # No control characters: PostgreSQL cannot store NUL, and one such frame would hold up its whole batch for ever.
 ShortText = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+def _require_rfc3339(value: object) -> object:
+    """Refuse text such as '1700000000', of which would be guessed whether it is seconds or milliseconds."""
+    if isinstance(value, str) and not _RFC3339.fullmatch(value):
+        msg = "not a time as in RFC 3339, e.g. 2026-01-31T23:59:59.123Z"
+        raise ValueError(msg)
+    return value
+
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 # Times near datetime's ends overflow when they are converted to UTC.
-CaptureTime = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC))]
+CaptureTime = Annotated[
+    AwareDatetime,
+    BeforeValidator(_require_rfc3339),
+    Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC)),
+]
 
 
 class Verdict(StrEnum):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from monitor.clock import FakeClock
 from monitor.intake import Door
-from monitor.overload import Pace
-from monitor.ports import LogPosition, RawRecord
+from monitor.overload import PAST_DEADLINE, Pace
+from monitor.ports import DeadLetter, LogPosition, RawRecord
 from monitor.settings import CameraSettings, LimitSettings
 from schemas.messages import FrameEvent
 from tests.fuzz.bounds import bounded, fuzzed
@@ -41,8 +41,10 @@ def admit(key: bytes | None, headers: list[tuple[str, bytes | None]]) -> None:
         if isinstance(answer, FrameEvent):
             assert answer.camera.encode() == key
             assert FrameEvent.from_record(key, answer.to_headers()) == answer
-        else:
+        elif isinstance(answer, DeadLetter):
             assert answer.detail
+        else:
+            assert answer.reason == PAST_DEADLINE
     assert len(DOOR._met) <= MOST
 
 

@@ -96,8 +96,6 @@ class KafkaSource:
             self._commit()
         try:
             self._fetch(timeout)
-        except CorruptRecordError as error:
-            self._pass_over(error)
         except KafkaError as error:
             if not self._away:
                 log.warning("Kafka unreachable; no frames arrive until it is back", error=str(error))
@@ -156,7 +154,13 @@ class KafkaSource:
 
     def _fetch(self, timeout: float) -> None:
         """Take what the library has, waiting up to ``timeout`` for it if nothing waits here."""
-        fetched = self._poll_library(timeout)
+        try:
+            self._take_over(self._poll_library(timeout))
+            self._unreadable.raise_pending()
+        except CorruptRecordError as error:
+            self._pass_over(error)
+
+    def _take_over(self, fetched: Fetched) -> None:
         # What went to another worker comes to it; what came back here comes again.
         self._turns.keep(self._consumer.assignment())
         for partition, records in self._trusted(fetched):
@@ -188,11 +192,6 @@ class KafkaSource:
         self._consumer.pause(*held)
         if not self._paused:
             self._consumer.resume(*self._consumer.paused() - held)
-        # What the library had begun of a partition that was paused, such as before an unreadable message, it takes up
-        # again where this is None; once used up it never is, and the partition would stand still for ever.
-        fetcher = self._consumer._fetcher  # noqa: SLF001 - there is no other way
-        if not fetcher._next_partition_records:  # noqa: SLF001
-            fetcher._next_partition_records = None  # noqa: SLF001
         return held
 
     def _trusted(self, fetched: Fetched) -> Iterator[tuple[TopicPartition, list[RawRecord]]]:

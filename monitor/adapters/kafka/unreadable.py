@@ -27,6 +27,17 @@ class Unreadable:
         self._where: tuple[TopicPartition, int] | None = None
         self._times = 0
 
+    def raise_pending(self) -> None:
+        """Raise now what the library came upon after messages that it could return.
+
+        It would raise at its next call, but not while the partition is paused: then it forgets it, and later goes on
+        with a partition that has come to its end, for ever.
+        """
+        fetcher = self._consumer._fetcher  # noqa: SLF001 - nothing public tells
+        pending, fetcher._next_in_line_exception_metadata = fetcher._next_in_line_exception_metadata, None  # noqa: SLF001
+        if pending is not None:
+            raise pending.exception
+
     def pass_over(self, error: CorruptRecordError) -> tuple[TopicPartition, int] | None:
         """Return the partition and offset of a message that was given up, or None if it is to be fetched again.
 
@@ -35,7 +46,7 @@ class Unreadable:
         """
         # Neither the error nor any public method tells of which partition it is.
         records = self._consumer._fetcher._next_partition_records  # noqa: SLF001
-        if records is None:
+        if not records:
             raise error
         partition: TopicPartition = records.topic_partition
         offset = self._consumer.position(partition, timeout_ms=0)
