@@ -14,9 +14,9 @@
 One thread, which calls `run`, owns source, models, device and banks: there are no locks. Decoding has a few threads and
 storing has one, so that batch n is stored while n+1 is inspected and n+2 is decoded. Another model is loaded on a
 thread of its own and taken over between two batches; what was decoded for the old one, the old one inspects. A shadow
-looks at a batch after it (`monitor.shadowing`), and never in its stead. All of it is bounded: two batches received, one
-inspected, one at the store, each with ``batch.max_frames`` (and `MAX_LIGHT` that are let go) and about
-`MAX_BATCH_BYTES` at most.
+looks at a batch after it was handed to the store (`monitor.shadowing`), and never in its stead. All of it is bounded:
+two batches received, one inspected, one at the store, each with ``batch.max_frames`` (and `MAX_LIGHT` that are let go)
+and about `MAX_BATCH_BYTES` at most.
 """
 
 from __future__ import annotations
@@ -166,24 +166,29 @@ class Pipeline:
         return IDLE_POLL_S if due is None else min(due, IDLE_POLL_S)
 
     def _process_batch(self, stop: threading.Event) -> None:
-        batch = self._inspect(self._received.take())  # meanwhile the batch before is being stored
+        received = self._received.take()
+        arrivals = [each.decoded.result() for each in received]
+        frames = [arrival for arrival in arrivals if not isinstance(arrival, DeadLetter)]
+        inspections = self._inspect(received, frames)  # meanwhile the batch before is being stored
+        dead = tuple(arrival for arrival in arrivals if isinstance(arrival, DeadLetter))
+        images = {each.record.position: each.record.value or b"" for each in received}
+        batch = FinishedBatch(inspections, dead, images, self._batch_inspector.take_drift())
         self._wait_for_store(stop)  # one batch at the store, no more
         self._at_store = _AtStore(batch.positions, self._recorder.submit(batch))
+        if shadows := self._shadow_inspector.inspect(frames, inspections):
+            self._recorder.submit_shadows(shadows)
 
-    def _inspect(self, batch: Sequence[_Received]) -> FinishedBatch:
-        """Find each record's end: a verdict, a reason why there is none, or the dead letters."""
-        arrivals = [received.decoded.result() for received in batch]
-        dead = tuple(arrival for arrival in arrivals if isinstance(arrival, DeadLetter))
-        frames = [arrival for arrival in arrivals if not isinstance(arrival, DeadLetter)]
+    def _inspect(
+        self, batch: Sequence[_Received], frames: Sequence[DecodedFrame | FailedFrame]
+    ) -> tuple[InspectionRecord, ...]:
+        """Find each frame's end: a verdict, or a reason why there is none."""
         started = self._clock.monotonic()
         with STAGE_SECONDS.labels(stage="inspect").time():
             inspections = tuple(self._batch_inspector.inspect(frames))
-        self._learn_pace(batch, inspections)
-        shadows = self._shadow_inspector.inspect(frames, inspections)
         if tried := sum(each.verdict is not Verdict.UNINSPECTED for each in inspections):
             self._batch_size.observe(tried, self._clock.monotonic() - started)
-        images = {received.record.position: received.record.value or b"" for received in batch}
-        return FinishedBatch(inspections, dead, images, self._batch_inspector.take_drift(), shadows)
+        self._learn_pace(batch, inspections)
+        return inspections
 
     def _learn_pace(self, batch: Sequence[_Received], inspections: Sequence[InspectionRecord]) -> None:
         """Learn how long a frame is on its way from the door to its verdict: the first of those that got one."""

@@ -112,15 +112,11 @@ class DriftReport:
 
 @dataclass(frozen=True, slots=True)
 class BatchOutcome:
-    """All that one batch of messages came to: what one SQL transaction stores.
-
-    ``shadows``: what models without a say found on some of the inspected frames; the mask's regions are not stored.
-    """
+    """All that one batch of messages came to: what one SQL transaction stores."""
 
     inspections: tuple[InspectionRecord, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
     drift: tuple[DriftReport, ...] = ()
-    shadows: tuple[InspectionRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +390,13 @@ class InspectionStore(Protocol):
 
     def record(self, outcome: BatchOutcome) -> Recorded:
         """Store a batch and its outbox in one transaction; what is stored already stays as it is.
+
+        Raises:
+            StoreUnavailableError: the database is away; nothing was stored, try again later.
+        """
+
+    def record_shadows(self, records: Sequence[InspectionRecord]) -> None:
+        """Store what models without a say found on frames that are stored; the masks' regions are not.
 
         Raises:
             StoreUnavailableError: the database is away; nothing was stored, try again later.

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, TypeVar
 
 import structlog
@@ -54,14 +55,12 @@ class FinishedBatch:
 
     Attributes:
         images: the encoded image of each inspected frame, by its place in the log.
-        shadows: what models without a say found on some of these frames.
     """
 
     inspections: tuple[InspectionRecord, ...]
     dead_letters: tuple[DeadLetter, ...]
     images: Mapping[LogPosition, bytes]
     drift: tuple[DriftReport, ...] = ()
-    shadows: tuple[InspectionRecord, ...] = ()
 
     @property
     def positions(self) -> list[LogPosition]:
@@ -119,7 +118,7 @@ class Recorder:
         self._retry_wait = retry_wait
         self._full = False
         self._abandoned = threading.Event()
-        self._jobs: queue.SimpleQueue[tuple[FinishedBatch, Future[Recorded]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         # A daemon: a call that hangs in a dead server must not keep the process from leaving.
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
@@ -130,8 +129,12 @@ class Recorder:
         The future raises what the store raised where that was no outage, and the outage once abandoned.
         """
         future: Future[Recorded] = Future()
-        self._jobs.put((batch, future))
+        self._jobs.put(partial(self._settle, batch, future))
         return future
+
+    def submit_shadows(self, records: tuple[InspectionRecord, ...]) -> None:
+        """Hand over what shadows found on frames submitted before. Nobody waits for it; should it fail, it is lost."""
+        self._jobs.put(partial(self._record_shadows, records))
 
     def abandon(self) -> None:
         """Stop waiting for servers that are away; an attempt under way is not interrupted."""
@@ -144,19 +147,27 @@ class Recorder:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            batch, future = job
-            try:
-                recorded = self._record(batch)
-            except BaseException as error:  # noqa: BLE001 - the owner of the batch gets it, whatever it is
-                future.set_exception(error)
-            else:
-                future.set_result(recorded)
+            job()
+
+    def _settle(self, batch: FinishedBatch, future: Future[Recorded]) -> None:
+        try:
+            recorded = self._record(batch)
+        except BaseException as error:  # noqa: BLE001 - the owner of the batch gets it, whatever it is
+            future.set_exception(error)
+        else:
+            future.set_result(recorded)
+
+    def _record_shadows(self, records: tuple[InspectionRecord, ...]) -> None:
+        try:
+            self._persist("database", lambda: self._store.record_shadows(records))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the frames have their verdicts
+            log.warning("What the shadow found could not be stored", frames=len(records), error=str(error))
 
     def _record(self, batch: FinishedBatch) -> Recorded:
         """Kept images, then dead letters, then the transaction: what a row points to exists before the row does."""
         started = time.perf_counter()
         inspections = tuple(self._keep_image(record, batch) for record in batch.inspections)
-        outcome = BatchOutcome(inspections, self._keep_dead(batch.dead_letters), batch.drift, batch.shadows)
+        outcome = BatchOutcome(inspections, self._keep_dead(batch.dead_letters), batch.drift)
         recorded = self._persist("database", lambda: self._store.record(outcome))
         STAGE_SECONDS.labels(stage="store").observe(time.perf_counter() - started)
         self._count(outcome, recorded)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from monitor.adapters.database import WRITES, while_running
 from monitor.adapters.drift_reports import as_drift_report, drift_row
-from monitor.adapters.settled import Settled, camera_and_frame, digest, readable
+from monitor.adapters.settled import Settled, camera_and_frame, digest, readable, unseen_by
 from monitor.ports import BatchOutcome, DeadLetter, DriftReport, InspectionRecord, LogPosition, OutboxMessage, Recorded
 from schemas.messages import InspectionEvent, utc_now
 from schemas.tables import (
@@ -29,6 +29,12 @@ from schemas.tables import (
 MAX_DETAIL: Final = 2000
 
 Values = dict[str, Any]
+
+# A worker that lost its partitions but does not know it yet may store the same frames at the same moment. The unique
+# constraints let one of the two win; the other begins again and finds repeats.
+REPEATED: Final = tenacity.retry(
+    retry=tenacity.retry_if_exception_type(IntegrityError), stop=tenacity.stop_after_attempt(5), reraise=True
+)
 
 
 class SqlInspectionStore:
@@ -59,21 +65,13 @@ class SqlInspectionStore:
         with while_running():
             return self._record(outcome)
 
-    # A worker that lost its partitions but does not know it yet may store the same frames at the same moment. The
-    # unique constraints let one of the two win; the other begins again and finds repeats.
-    @tenacity.retry(
-        retry=tenacity.retry_if_exception_type(IntegrityError), stop=tenacity.stop_after_attempt(5), reraise=True
-    )
+    @REPEATED
     def _record(self, outcome: BatchOutcome) -> Recorded:
         with Session(self._writer) as session, session.begin():
             settled = Settled.find(session, outcome)
             inspections = [record for record in outcome.inspections if settled.takes(record)]
             letters = [letter for letter in outcome.dead_letters if settled.takes_letter(letter)]
             _insert_inspections(session, inspections)
-            # By their places: a frame that came twice is stored once.
-            new_places = {record.position for record in inspections}
-            shadows = [_shadow_values(record) for record in outcome.shadows if record.position in new_places]
-            _insert(session, ShadowInspectionRow, shadows)
             _insert(session, OutboxRow, [self._outbox_values(record) for record in inspections])
             _insert(session, DeadLetterRow, [self._dead_letter_values(letter) for letter in letters])
             for report in outcome.drift:
@@ -81,6 +79,21 @@ class SqlInspectionStore:
         given = len(outcome.inspections) + len(outcome.dead_letters)
         new = len(inspections) + len(letters)
         return Recorded(inspections=len(inspections), dead_letters=len(letters), repeats=given - new)
+
+    def record_shadows(self, records: Sequence[InspectionRecord]) -> None:
+        """Store what models without a say found on frames that are stored; the masks' regions are not.
+
+        Raises:
+            StoreUnavailableError: the database is away.
+        """
+        with while_running():
+            self._record_shadows(records)
+
+    @REPEATED
+    def _record_shadows(self, records: Sequence[InspectionRecord]) -> None:
+        with Session(self._writer) as session, session.begin():
+            new = unseen_by(session, records)
+            _insert(session, ShadowInspectionRow, [_shadow_values(record) for record in new])
 
     def drift_report(self, camera: str, model_id: str) -> DriftReport | None:
         """Return the drift report stored last of a camera and model, if any.

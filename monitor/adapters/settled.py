@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -11,7 +11,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from monitor.ports import BatchOutcome, DeadLetter, InspectionRecord, LogPosition, RawRecord
-from schemas.tables import DeadLetterRow, InspectionRow
+from schemas.tables import DeadLetterRow, InspectionRow, ShadowInspectionRow
 
 MAX_NAME: Final = 128
 
@@ -63,6 +63,20 @@ class Settled:
         if name is not None:
             self.waiting.add(name)
         return True
+
+
+def unseen_by(session: Session, records: Sequence[InspectionRecord]) -> list[InspectionRecord]:
+    """Return those of a shadow's records whose frame is stored, as of this place in the log, and that are not."""
+    frame_ids = {record.frame.frame_id for record in records}
+    columns = (InspectionRow.topic_id, InspectionRow.partition, InspectionRow.offset)
+    stored = {tuple(row) for row in session.execute(select(*columns).where(InspectionRow.frame_id.in_(frame_ids)))}
+    pairs = select(ShadowInspectionRow.frame_id, ShadowInspectionRow.model_id)
+    seen = {tuple(row) for row in session.execute(pairs.where(ShadowInspectionRow.frame_id.in_(frame_ids)))}
+    return [
+        record
+        for record in records
+        if _place(record.position) in stored and (record.frame.frame_id, record.model_id) not in seen
+    ]
 
 
 def name_of(record: RawRecord) -> Name | None:

@@ -14,7 +14,6 @@ import pytest
 import yaml
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import StatementError
 
 from monitor.adapters import migrations
 from monitor.adapters.database import connect
@@ -84,7 +83,8 @@ def fill(engine: Engine, store: SqlInspectionStore, image_sha256: str = "a" * 64
     ]
     unseen = inspection("unseen", 50)
     pairs.append(pair(51, Verdict.UNINSPECTED, BAD))
-    store.record(BatchOutcome((*(each for each, _ in pairs), unseen), shadows=tuple(its for _, its in pairs)))
+    store.record(BatchOutcome((*(each for each, _ in pairs), unseen)))
+    store.record_shadows([its for _, its in pairs])
     reviews = ReviewDesk(engine)
     for number, (_, _, truth) in enumerate(FRAMES):
         if truth is not None:
@@ -126,7 +126,8 @@ def test_only_the_cameras_frames_and_only_those_since_then_are_compared(
     desk: SqlShadowDesk, store: SqlInspectionStore
 ) -> None:
     active, shadow = pair(60, BAD, GOOD, camera="cam2")
-    store.record(BatchOutcome((active,), shadows=(shadow,)))
+    store.record(BatchOutcome((active,)))
+    store.record_shadows([shadow])
     assert [each.frames for each in desk.compare("cam2")] == [1]
     assert [each.frames for each in desk.compare("cam1")] == [8]
     assert list(desk.compare("cam3")) == []
@@ -141,7 +142,8 @@ def test_each_pair_of_models_is_compared_by_itself_the_newest_first(
     desk: SqlShadowDesk, store: SqlInspectionStore
 ) -> None:
     active, shadow = pair(60, BAD, GOOD, model_id="model-0")
-    store.record(BatchOutcome((active,), shadows=(shadow, replace(shadow, model_id="model-3"))))
+    store.record(BatchOutcome((active,)))
+    store.record_shadows([shadow, replace(shadow, model_id="model-3")])
     pairs = [(each.active.model_id, each.shadow.model_id, each.frames) for each in desk.compare()]
     assert pairs == [("model-0", "model-3", 1), ("model-0", "model-2", 1), ("model-1", "model-2", 8)]
 
@@ -157,23 +159,21 @@ def test_the_newest_disagreements_come_first(desk: SqlShadowDesk) -> None:
 def test_what_is_delivered_again_is_stored_once(engine: Engine, store: SqlInspectionStore) -> None:
     active, shadow = pair(1, BAD, GOOD)
     twice_active, twice_shadow = (replace(each, position=replace(each.position, offset=2)) for each in (active, shadow))
-    outcome = BatchOutcome((active, twice_active), shadows=(shadow, twice_shadow))
+    outcome = BatchOutcome((active, twice_active))
     assert store.record(outcome) == Recorded(inspections=1, dead_letters=0, repeats=1)
+    store.record_shadows([shadow, twice_shadow])
     assert store.record(outcome) == Recorded(inspections=0, dead_letters=0, repeats=2)
-    # A shadow that is assigned later does not look at what was inspected before, were it delivered again.
-    store.record(BatchOutcome((active,), shadows=(replace(shadow, model_id="model-3"),)))
+    store.record_shadows([shadow, twice_shadow])
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT frame_id, model_id, verdict, camera FROM shadow_inspections")).all()
     assert [tuple(row) for row in rows] == [("frame-1", "model-2", "normal", "cam1")]
     assert len(store.unpublished(10)) == 1
 
 
-def test_a_batch_is_stored_with_what_the_shadow_found_or_not_at_all(engine: Engine, store: SqlInspectionStore) -> None:
-    active, shadow = pair(1, BAD, GOOD)
-    with pytest.raises(StatementError, match="naive datetime"):
-        store.record(BatchOutcome((active,), shadows=(replace(shadow, inspected_at=datetime(2026, 1, 1)),)))  # noqa: DTZ001
+def test_what_was_found_on_a_frame_that_is_not_stored_is_not_kept(engine: Engine, store: SqlInspectionStore) -> None:
+    store.record_shadows([pair(1, BAD, GOOD)[1]])
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM inspections")).scalar() == 0
+        assert connection.execute(text("SELECT count(*) FROM shadow_inspections")).scalar() == 0
 
 
 def test_the_table_goes_and_comes_with_its_migration(database_url: str, engine: Engine, desk: SqlShadowDesk) -> None:
@@ -193,7 +193,8 @@ def test_the_command_prints_the_figures_and_saves_the_disagreements(tmp_path: Pa
     store = SqlInspectionStore(engine, "inspections")
     fill(engine, store, sha256)
     active, shadow = pair(60, BAD, GOOD)
-    store.record(BatchOutcome((active,), shadows=(shadow,)))
+    store.record(BatchOutcome((active,)))
+    store.record_shadows([shadow])
     engine.dispose()
     config = tmp_path / "monitor.yaml"
     config.write_text(yaml.safe_dump({"database": {"url": database_url}, "images": {"url": str(tmp_path / "images")}}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,10 +77,13 @@ class Other(ToyInspector):
 
 
 def shadowed(
-    greys: Collection[int] = GREYS, make: Callable[[str], ToyInspector] = Other, max_frames: int = 100
+    greys: Collection[int] = GREYS,
+    make: Callable[[str], ToyInspector] = Other,
+    max_frames: int = 100,
+    store: Store | None = None,
 ) -> Bench:
     """Run frames past an active model and a shadow."""
-    bench = Bench(make_settings(max_frames=max_frames))
+    bench = Bench(make_settings(max_frames=max_frames), store=store)
     bench.assigned.assign("other-1", role=Role.SHADOW)
     bench.load = lambda bundle: make(bundle.name)
     bench.shadow_first = True
@@ -136,6 +139,21 @@ def test_a_shadow_that_fails_is_told_of_once_a_batch_and_harms_nobody(error: Exc
     complaints = [log for log in logs if log["log_level"] in {"warning", "error"}]
     assert 1 <= len(complaints) <= bench.store.transactions
     assert sum(len(commit) for commit in bench.line.commits) == len(GREYS)
+
+
+def test_what_the_shadow_found_is_stored_after_the_verdicts_and_its_loss_is_theirs_not() -> None:
+    class Refusing(Store):
+        def record_shadows(self, records: Sequence[InspectionRecord]) -> None:
+            assert all(record.frame.frame_id in self.inspections for record in records)
+            raise ValueError("boom")
+
+    with capture_logs() as logs:
+        bench = shadowed(store=Refusing())
+    assert list(bench.store.verdicts.values()) == ["normal", "defect"] * 3 + ["normal"]
+    assert sum(len(commit) for commit in bench.line.commits) == len(GREYS)
+    complaints = [log for log in logs if log["log_level"] == "warning"]
+    assert sum(log["frames"] for log in complaints) == len(GREYS)
+    assert {log["error"] for log in complaints} == {"boom"}
 
 
 def test_a_score_that_is_not_a_number_is_no_verdict_of_the_shadow() -> None:

@@ -48,7 +48,7 @@ class KafkaSource:
 
     Partitions take turns. The library would hand out all that it has fetched of one before it comes to the next: of
     small frames thousands, while another camera's pass their deadline. So what it has is taken at once, and a partition
-    is paused until its share has been handed out: here and in the library, at most a fetch of each partition waits.
+    is paused until its share has been handed out: at most two fetches of each wait, one here and one in the library.
 
     Args:
         settings: the broker, the group and the topic.

@@ -34,13 +34,21 @@ class MemoryInspectionStore:
         for record in inspections:
             self.inspections[record.frame.frame_id] = record
             self._announce(record)
-        new_places = {record.position for record in inspections}
-        self.shadows += [record for record in outcome.shadows if record.position in new_places]
         self.dead_letters += letters
         self.drift |= {(report.camera, report.model_id): report for report in outcome.drift}
         given = len(outcome.inspections) + len(outcome.dead_letters)
         new = len(inspections) + len(letters)
         return Recorded(inspections=len(inspections), dead_letters=len(letters), repeats=given - new)
+
+    def record_shadows(self, records: Sequence[InspectionRecord]) -> None:
+        """Store what models without a say found on frames that are stored."""
+        places = {record.position for record in self.inspections.values()}
+        known = {(record.position, record.model_id) for record in self.shadows}
+        self.shadows += [
+            record
+            for record in records
+            if record.position in places and (record.position, record.model_id) not in known
+        ]
 
     def drift_report(self, camera: str, model_id: str) -> DriftReport | None:
         """Return the drift report stored last of a camera and model, if any."""
