@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from monitor.adapters.database import WRITES, while_running
 from monitor.adapters.drift_reports import as_drift_report, drift_row
-from monitor.adapters.settled import Settled, camera_and_frame, digest, readable, unseen_by
+from monitor.adapters.settled import Settled, camera_and_frame, digest, new_shadows, readable
 from monitor.ports import BatchOutcome, DeadLetter, DriftReport, InspectionRecord, LogPosition, OutboxMessage, Recorded
 from schemas.messages import InspectionEvent, utc_now
 from schemas.tables import (
@@ -92,7 +92,7 @@ class SqlInspectionStore:
     @REPEATED
     def _record_shadows(self, records: Sequence[InspectionRecord]) -> None:
         with Session(self._writer) as session, session.begin():
-            new = unseen_by(session, records)
+            new = new_shadows(session, records)
             _insert(session, ShadowInspectionRow, [_shadow_values(record) for record in new])
 
     def drift_report(self, camera: str, model_id: str) -> DriftReport | None:

@@ -65,7 +65,7 @@ class Settled:
         return True
 
 
-def unseen_by(session: Session, records: Sequence[InspectionRecord]) -> list[InspectionRecord]:
+def new_shadows(session: Session, records: Sequence[InspectionRecord]) -> list[InspectionRecord]:
     """Return those of a shadow's records whose frame is stored, as of this place in the log, and that are not."""
     frame_ids = {record.frame.frame_id for record in records}
     columns = (InspectionRow.topic_id, InspectionRow.partition, InspectionRow.offset)
