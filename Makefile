@@ -43,10 +43,10 @@ chaos: $(VENV)/.dev
 load: $(VENV)/.dev
 	$(RUN) -m deploy.chaos load $(ARGS)
 
-# A file at a time on each core: the tests of one file share what takes long to make.
+# A file at a time on each core, and one thread for each: the tests of one file share what takes long to make.
 test: $(VENV)/.dev
 	$(MAKE) --no-print-directory lint
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 # Inputs of each test, three times as many of images; the suite has twenty.
 fuzz: $(VENV)/.dev

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import hypothesis
 import pytest
 import redis
+import structlog
 from sqlalchemy import URL, create_engine, make_url, text
 
 from deploy.local.servers import TansuBroker, ValkeyServer
@@ -34,6 +36,15 @@ EACH_REDIS = ("named",) if os.environ.get("REDIS_URL") else ("valkey", pytest.pa
 # Time limits of examples say how busy the machine is, not whether the behaviour holds.
 hypothesis.settings.register_profile("paedid", deadline=None)
 hypothesis.settings.load_profile("paedid")
+
+
+# By default tracebacks are painted, which takes longer than many a test.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -197,7 +208,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model of the simulated line at 64x64, for tests of whole programs. Change it only as a copy."""
     from deploy.local.quick import train_quickly  # noqa: PLC0415 - see above
 
-    return train_quickly(tmp_path_factory.mktemp("trained"))
+    # The processes of one run share it: whichever comes first trains.
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (done := folder / "done").exists():
+            folder.mkdir(exist_ok=True)
+            train_quickly(folder)
+            done.touch()
+    return folder / "bundle"
 
 
 @pytest.fixture(scope="session")

@@ -94,8 +94,9 @@ def storm(
 
 @app.command()
 def load(
-    seconds: Annotated[float, typer.Option(min=4, help="How long too much comes, for each policy.")] = 120.0,
+    seconds: Annotated[float, typer.Option(min=2, help="How long too much comes, for each policy.")] = 120.0,
     factor: Annotated[float, typer.Option(min=0.1, help="How many times what can be inspected.")] = 2.0,
+    rate: Annotated[float | None, typer.Option(min=1, help="Frames a second, instead of measuring and factor.")] = None,
     policy: Annotated[list[Policy] | None, typer.Option(help="May be given repeatedly; default: each.")] = None,
     burst: Annotated[int, typer.Option(min=10, help="Frames by which is measured what can be inspected.")] = 1500,
     database: DatabaseOption = Database.SQLITE,
@@ -113,17 +114,19 @@ def load(
         place.mkdir()
         return line(place, trained, _make(database, place), cameras={"overload": policy.value})
 
-    with under(Policy.WAIT, "capacity") as run:  # no frame is let go, so all that are counted were inspected
-        capacity = run.capacity(burst)
-    console.print(f"capacity: {capacity:.0f} frames/s")
+    about: dict[str, object] = {"database": database.value}
+    if rate is None:
+        with under(Policy.WAIT, "capacity") as run:  # no frame is let go, so all that are counted were inspected
+            capacity = run.capacity(burst)
+        console.print(f"capacity: {capacity:.0f} frames/s")
+        rate, about["capacity_per_s"] = factor * capacity, round(capacity)
     accounted = True
     for each in policy or list(Policy):
         with Progress(console=console) as progress:
             task = progress.add_task(each, total=seconds)
             with under(each, each.value) as run:
-                figures = run_policy(run, factor * capacity, seconds, lambda: progress.advance(task))  # noqa: B023 - called here
-        about = {"policy": each.value, "database": database.value, "capacity_per_s": round(capacity)}
-        typer.echo(json.dumps(about | figures))
+                figures = run_policy(run, rate, seconds, lambda: progress.advance(task))  # noqa: B023 - called here
+        typer.echo(json.dumps({"policy": each.value} | about | figures))
         accounted = accounted and not (figures["missing"] or figures["duplicates"])
     if not accounted:
         raise typer.Exit(1)

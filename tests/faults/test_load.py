@@ -12,7 +12,7 @@ import pytest
 
 @pytest.mark.timeout(300)
 def test_under_overload_every_frame_is_accounted_for_and_what_was_let_go_says_why(bundle: Path, tmp_path: Path) -> None:
-    options = ["--seconds", "4", "--factor", "3", "--burst", "100", "--bundle", str(bundle), "--out", str(tmp_path)]
+    options = ["--seconds", "2", "--rate", "900", "--bundle", str(bundle), "--out", str(tmp_path)]
     command = [sys.executable, "-m", "deploy.chaos", "load", *options, "--policy", "skip-oldest"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
