@@ -57,7 +57,7 @@ def suspended(program: Program) -> Iterator[None]:
         os.kill(program.pid, signal.SIGCONT)
 
 
-def frames_per_second(line: Operated, frames: int = 100) -> float:
+def frames_per_second(line: Operated, frames: int = 40) -> float:
     """Send frames all at once; return how fast they are inspected."""
     messages = [Message.of(good_png(number)) for number in range(frames)]
     started = time.monotonic()
