@@ -29,9 +29,13 @@ class BatchSize:
     Args:
         most: items in a batch at most, at least 1.
         seconds: what a batch may take, above 0.
+
+    Attributes:
+        items: how many are to make the next batch, 1 to ``most``; ``most`` while nothing was observed.
     """
 
     def __init__(self, most: int, seconds: float) -> None:
+        self.items = most
         self._most = most
         self._seconds = seconds
         self._each: deque[float] = deque(maxlen=REMEMBERED)
@@ -39,12 +43,8 @@ class BatchSize:
     def observe(self, items: int, seconds: float) -> None:
         """Learn how long a batch of so many items took; at least 1."""
         self._each.append(seconds / items)
-
-    @property
-    def items(self) -> int:
-        """How many items are to make the next batch, 1 to ``most``; ``most`` while nothing was observed."""
-        each = median(self._each) if self._each else 0.0
-        return self._most if each * self._most <= self._seconds else max(1, int(self._seconds / each))
+        each = median(self._each)
+        self.items = self._most if each * self._most <= self._seconds else max(1, int(self._seconds / each))
 
 
 @dataclass(frozen=True, slots=True)

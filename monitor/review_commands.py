@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from monitor.console import plain_table, wide_console
+from monitor.console import By, Why, plain_table, wide_console
 from monitor.ports import Policy
 from monitor.settings import Settings
 from schemas.messages import RegionMessage, Verdict
@@ -82,7 +82,7 @@ def confirm(
     context: typer.Context,
     frame: Annotated[str, typer.Argument(help="A frame's id, or a beginning of it that only one frame has.")],
     word: Annotated[Word, typer.Argument(help="What the part really is.")],
-    reviewer: Annotated[str | None, typer.Option(help="Who says so; default: the user's name.")] = None,
+    reviewer: By = None,
     note: Annotated[str | None, typer.Option(help="Why.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the learner has dealt with it.")] = True,
 ) -> None:
@@ -106,8 +106,8 @@ def confirm(
 def retract(
     context: typer.Context,
     frame: Annotated[str, typer.Argument(help="A frame's id, or a beginning of it that only one frame has.")],
-    reviewer: Annotated[str | None, typer.Option(help="Who says so; default: the user's name.")] = None,
-    why: Annotated[str | None, typer.Option(help="The reason, for the history.")] = None,
+    reviewer: By = None,
+    why: Why = None,
 ) -> None:
     """Take back what was said about a part. What it taught is forgotten within a second; it can be reviewed anew."""
     from monitor.adapters.bank_desk import BankDesk

@@ -24,6 +24,7 @@ Headers = tuple[tuple[str, bytes], ...]
 Identifier = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\-]*$")]
 # No control characters: PostgreSQL cannot store NUL, and one such frame would hold up its whole batch for ever.
 ShortText = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def _require_rfc3339(value: object) -> object:
@@ -34,7 +35,6 @@ def _require_rfc3339(value: object) -> object:
     return value
 
 
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 # Times near datetime's ends overflow when they are converted to UTC.
 CaptureTime = Annotated[
     AwareDatetime,

@@ -30,6 +30,7 @@ Figures = dict[str, Any]
 # A camera with a partition of its own, as a topic of four gives them out: what do the others' floods cost it?
 QUIET: Final = "oven"
 QUIET_PER_S: Final = 5.0
+EACH_CAMERA: Final = (*CAMERAS, QUIET)
 DEADLINE_MS: Final = 1000
 WARM_UP: Final = 64
 PICTURES: Final = 40
@@ -89,7 +90,7 @@ class Run:
         """Return how many frames a second are inspected while enough of them wait, as many of each partition."""
         before = self.settled()
         for number in range(frames):
-            self.belt.pass_on(camera=(*CAMERAS, QUIET)[number % 4])
+            self.belt.pass_on(camera=EACH_CAMERA[number % len(EACH_CAMERA)])
         self.belt.finish()
         started, already = time.monotonic(), self.settled()
         while self.settled() < before + frames:
