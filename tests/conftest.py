@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """``host:port`` of the Kafka broker that tests share: one that is named, else Apache Kafka, else the embedded one."""
+    """``host:port`` of the broker that tests share: one that is named, else Apache Kafka, else the embedded one."""
     if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield servers
     elif os.environ.get(KAFKA_LIBS):

@@ -73,22 +73,25 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # untyp
 
     most_bytes: int
     _inside = False
-    _doubtful = ""
 
     def _unpack_records(self, tp: TopicPartition, records: Any, *deserializers: Any) -> Iterator[Any]:  # noqa: ANN401
-        while (batch := records.next_batch()) is not None:
-            if self._doubtful:  # how many messages the batch before had; this one tells
-                yield from self._in_place_of_all(tp, batch.base_offset - 1, self._doubtful)
-            self._doubtful = ""
-            yield from self._read_batch(tp, batch, deserializers)
+        try:
+            while (batch := records.next_batch()) is not None:
+                yield from self._read_batch(tp, batch, deserializers)
+        except UnpackError as error:
+            # Where the next batch begins, a damaged one may say wrongly: the broker is asked again, behind it.
+            yield from self._in_place_of_the_rest(tp, batch, str(error))
+        except CorruptRecordError as error:  # not even a header
+            yield self._in_place_of(tp, self.next_fetch_offset, str(error))
         self.drain()
 
     def _read_batch(self, tp: TopicPartition, batch: Any, deserializers: tuple[Any, ...]) -> Iterator[Any]:  # noqa: ANN401
-        try:
-            self._make_readable(batch)
-        except UnpackError as error:
-            yield from self._in_place_of_the_rest(tp, batch, str(error))
-            return
+        """Yield a batch's messages, and what stands for those that cannot be read.
+
+        Raises:
+            UnpackError: none of the rest can be.
+        """
+        self._make_readable(batch)
         while True:
             messages = super()._unpack_records(tp, _One(batch), *deserializers)
             problem = yield from self._until_fault(messages)
@@ -97,8 +100,7 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # untyp
             # Messages stand one after the other, each with its length: the next one may be sound.
             offset = _step_over(batch)
             if offset is None:
-                yield from self._in_place_of_the_rest(tp, batch, problem)
-                return
+                raise UnpackError(problem)
             yield self._in_place_of(tp, offset, problem)
 
     def _make_readable(self, batch: Any) -> None:  # noqa: ANN401 - the library's
@@ -139,13 +141,9 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # untyp
     def _in_place_of_the_rest(self, tp: TopicPartition, batch: Any, problem: str) -> Iterator[UnreadableRecord]:  # noqa: ANN401
         first = self.next_fetch_offset
         last = batch.base_offset + batch.last_offset_delta if isinstance(batch, DefaultRecordBatch) else first
-        if not first <= last < first + MOST_IN_BATCH:
-            # A damaged header is not believed: the next batch says where this one ends, or the next fetch.
-            last, self._doubtful = first, problem
-        yield from self._in_place_of_all(tp, last, problem)
-
-    def _in_place_of_all(self, tp: TopicPartition, last: int, problem: str) -> Iterator[UnreadableRecord]:
-        for offset in range(self.next_fetch_offset, last + 1):
+        # A damaged header is not believed: then one message is given up, and the next one asked for.
+        last = last if first <= last < first + MOST_IN_BATCH else first
+        for offset in range(first, last + 1):
             yield self._in_place_of(tp, offset, problem)
 
     def _in_place_of(self, tp: TopicPartition, offset: int, problem: str) -> UnreadableRecord:

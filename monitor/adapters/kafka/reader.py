@@ -15,8 +15,8 @@ from kafka.errors import LogTruncationError, NoOffsetForPartitionError, OffsetOu
 
 from monitor.adapters.kafka import library
 from monitor.adapters.kafka.connection import reaching_broker
-from monitor.adapters.kafka.library_records import Fetches, UnreadableRecord
-from monitor.adapters.kafka.open_transactions import OpenTransactions
+from monitor.adapters.kafka.library_records import MOST_IN_BATCH, Fetches, UnreadableRecord
+from monitor.adapters.kafka.standstill import Standstill
 from monitor.ports import LogGap, LogPosition, RawRecord
 from monitor.settings import KafkaSettings
 
@@ -89,10 +89,14 @@ class TopicReader:
                 max_partition_fetch_bytes=FETCH_BYTES,
             )
         self._fetches = Fetches(self.consumer, MOST_BATCH_BYTES)
-        self._open_transactions = OpenTransactions(self.consumer)
+        self._standstill = Standstill(
+            self.consumer,
+            lambda: KafkaConsumer(**options, group_id=None, metrics_enabled=False, isolation_level="read_committed"),
+        )
         self._topic_ids: dict[TopicPartition, str] = {}
         self._next_offsets: dict[TopicPartition, int] = {}
         self._faults: dict[TopicPartition, tuple[int, int]] = {}
+        self._damaged: dict[TopicPartition, int] = {}
         # A leader that assigns before it knows the topic assigns nothing, and joins again.
         library.know_topic(self.consumer, self.topic, settings.connect_timeout_s)
 
@@ -122,7 +126,8 @@ class TopicReader:
         for partition, found in self._explain_errors():
             items.setdefault(partition, []).extend(found)
         joined = not unfinished and self.consumer.group_metadata().state is MemberState.STABLE
-        self._open_transactions.look(items)
+        for partition, first, last in self._standstill.look(items):
+            items.setdefault(partition, []).extend(self._pass_over(partition, first, last, "its broker cannot read it"))
         return Polled(items, self._lag(), joined, library.partition_count(self.consumer, self.topic))
 
     def close(self, timeout_s: float) -> None:
@@ -141,7 +146,7 @@ class TopicReader:
 
     def _forget_unassigned(self) -> None:
         owned = self.consumer.assignment()
-        for known in (self._topic_ids, self._next_offsets, self._faults):
+        for known in (self._topic_ids, self._next_offsets, self._faults, self._damaged):
             for partition in known.keys() - owned:
                 del known[partition]
 
@@ -157,7 +162,7 @@ class TopicReader:
             for partition, records in fetched.items():
                 self.consumer.seek(partition, records[0].offset)
             return
-        for partition, records in fetched.items():
+        for partition, found in fetched.items():
             topic_id = library.topic_id(self.consumer, partition.topic)
             if self._topic_ids.setdefault(partition, topic_id) != topic_id:
                 log.warning("topic was re-created; reading it from its start", topic=partition.topic, topic_id=topic_id)
@@ -165,15 +170,22 @@ class TopicReader:
                 self._next_offsets.pop(partition, None)
                 self.consumer.seek_to_beginning(partition)
                 continue
+            records = [*self._hidden(partition, found[0].offset), *found]
             self._next_offsets[partition] = records[-1].offset + 1
             self._faults.pop(partition, None)
             end = self.consumer.highwater(partition) or 0
             unreadable = [record for record in records if isinstance(record, UnreadableRecord)]
             if unreadable:
-                log.error("Messages cannot be read; each becomes a dead letter without its bytes", topic=self.topic,
-                          partition=partition.partition, first_offset=unreadable[0].offset, messages=len(unreadable),
-                          problem=unreadable[0].problem)  # fmt: skip
+                if unreadable[-1] is records[-1]:
+                    self._damaged[partition] = records[-1].offset + 1
+                self._tell_unreadable(partition, unreadable[0].offset, len(unreadable), unreadable[0].problem)
             yield partition, [_raw(record, topic_id, max(0, end - record.offset - 1)) for record in records]
+
+    def _hidden(self, partition: TopicPartition, first: int) -> Iterator[UnreadableRecord]:
+        """Yield what stands for messages that a damaged batch hides from the broker itself, which passes over them."""
+        expected = self._damaged.pop(partition, first)
+        for offset in range(expected, min(first, expected + MOST_IN_BATCH)):
+            yield UnreadableRecord(partition.topic, partition.partition, offset, "it lies in or behind a damaged batch")
 
     def _explain_errors(self) -> Iterator[tuple[TopicPartition, list[Item]]]:
         """Yield what stands for messages that the broker did not give, and go on behind them."""
@@ -185,10 +197,19 @@ class TopicReader:
                 if gap is not None:
                     yield partition, [gap]
             elif self._given_up(partition, offset):
-                self.consumer.seek(partition, offset + 1)
-                log.error("A message cannot be read; it becomes a dead letter without its bytes", topic=self.topic,
-                          partition=partition.partition, offset=offset, problem=str(error))  # fmt: skip
-                yield partition, [RawRecord(self._place(partition, offset), None, (), None, problem=str(error))]
+                yield partition, self._pass_over(partition, offset, offset, str(error))
+
+    def _pass_over(self, partition: TopicPartition, first: int, last: int, problem: str) -> list[Item]:
+        """Go on behind messages that cannot be had, and return what stands in their places."""
+        self.consumer.seek(partition, last + 1)
+        self._damaged[partition] = last + 1
+        self._tell_unreadable(partition, first, last - first + 1, problem)
+        places = (self._place(partition, offset) for offset in range(first, last + 1))
+        return [RawRecord(place, None, (), None, problem=problem) for place in places]
+
+    def _tell_unreadable(self, partition: TopicPartition, first: int, messages: int, problem: str) -> None:
+        log.error("Messages cannot be read; each becomes a dead letter without its bytes", topic=self.topic,
+                  partition=partition.partition, first_offset=first, messages=messages, problem=problem)  # fmt: skip
 
     def _given_up(self, partition: TopicPartition, offset: int) -> bool:
         """Return whether fetching this offset failed often enough; behind one that was given up, once is enough."""

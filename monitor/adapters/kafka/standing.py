@@ -40,10 +40,8 @@ class Standing:
     ) -> None:
         """Tell which partitions came, which went, and which are read now."""
         PARTITIONS.set(len(owned))
-        if added:
-            log.info("partitions assigned", partitions=_numbers(owned), added=_numbers(added))
-        if gone:
-            log.info("partitions revoked", partitions=_numbers(owned), gone=_numbers(gone))
+        if added or gone:
+            log.info("partitions assigned", partitions=_numbers(owned), added=_numbers(added), gone=_numbers(gone))
 
     def polled(self, owned: Collection[TopicPartition], polled: Polled) -> None:
         """Tell what a worker without partitions waits for."""
