@@ -49,7 +49,7 @@ log = structlog.get_logger()
 IDLE_POLL_S = 0.1  # how long an idle worker waits for frames before it looks whether it should stop
 STORE_PATIENCE_S = 0.2  # a store that takes longer is taken for one that may be away: the partitions are paused
 REVOCATION_PATIENCE_S = 2.0  # short of any session time-out, or waiting for the store would itself cost the partitions
-STOP_GRACE_S = 10.0  # how long a stopping worker waits for a store that is away
+STOP_GRACE_S = 5.0  # how long a stopping worker waits for a store that is away
 LAG_EVERY_S = 1.0
 
 Arrival: TypeAlias = DecodedFrame | FailedFrame | DeadLetter | LogGap

@@ -385,6 +385,9 @@ class FrameSource(Protocol):
     def lag(self) -> int | None:
         """Return about how many messages wait, or None when it is not known."""
 
+    def ready(self) -> bool:
+        """Return whether frames can arrive here, or could if others did not take them all. Any thread may ask."""
+
     def close(self) -> None:
         """Leave the group. Commits nothing."""
 

@@ -26,6 +26,7 @@ from monitor.settings import KafkaSettings
 COMMIT_TIMEOUT_S: Final = 3.0
 COMMIT_RETRY_S: Final = 1.0
 CLOSE_TIMEOUT_S: Final = 3.0
+JOIN_TIMEOUT_S: Final = 1.0
 # So long a call waits for the library at least: less, and a call with nothing to wait for would never see an answer.
 LEAST_WAIT_S: Final = 0.1
 AWAY_PAUSE_S: Final = 0.5
@@ -147,6 +148,10 @@ class KafkaSource:
             return None
         return self._lag + sum(self._turns.waiting(partition) for partition in self._owned)
 
+    def ready(self) -> bool:
+        """Return whether frames can arrive here, or could if others did not take them all. Any thread may ask."""
+        return self._standing.ready
+
     def close(self) -> None:
         """Leave the group. Commits nothing that was not marked as done."""
         self._listener.closing = True
@@ -155,7 +160,7 @@ class KafkaSource:
             self._reader.close(CLOSE_TIMEOUT_S)
         except KafkaError as error:
             log.warning("left without telling Kafka; others take over after the session timeout", error=str(error))
-        self._poller.join(CLOSE_TIMEOUT_S)
+        self._poller.join(JOIN_TIMEOUT_S)
 
     def _run_jobs(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -33,7 +33,7 @@ class Standing:
         self._without_since: float | None = time.monotonic()
         self._told = ""
         PARTITIONS.set(0)
-        READY.set(0)
+        self._set_ready(ready=False)
 
     def assigned(
         self, owned: Collection[TopicPartition], added: Collection[TopicPartition], gone: Collection[TopicPartition]
@@ -46,7 +46,7 @@ class Standing:
     def polled(self, owned: Collection[TopicPartition], polled: Polled) -> None:
         """Tell what a worker without partitions waits for."""
         now = time.monotonic()
-        READY.set(1 if owned or polled.joined else 0)
+        self._set_ready(ready=bool(owned) or polled.joined)
         if owned:
             self._without_since, self._told = None, ""
             return
@@ -64,7 +64,7 @@ class Standing:
 
     def away(self, error: Exception) -> None:
         """Tell that the broker cannot be reached, once until it is back."""
-        READY.set(0)
+        self._set_ready(ready=False)
         if self._told != "away":
             self._told = "away"
             log.warning("Kafka unreachable; no frames arrive until it is back", error=str(error))
@@ -73,6 +73,10 @@ class Standing:
         """Tell that it can be reached again."""
         self._told = ""
         log.info("Kafka is back; frames arrive again")
+
+    def _set_ready(self, *, ready: bool) -> None:
+        self.ready = ready
+        READY.set(ready)
 
     def _tell_once(self, what: str, words: str, **details: object) -> None:
         if self._told != what:
