@@ -16,11 +16,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
 
 from deploy.local.apache_kafka import ApacheKafka
 from monitor.adapters.kafka import KafkaSource, ensure_topics
 from monitor.settings import KafkaSettings, LimitSettings
+from schemas.errors import OperatorError
 
 STARTS = int(os.environ.get("GROUP_STARTS", "8"))
 REBALANCES = int(os.environ.get("GROUP_REBALANCES", "6"))
@@ -142,3 +143,90 @@ def one_change(group: Group, chance: random.Random) -> bool:
         name = chance.choice(sorted(group.members)[: max(1, len(group.members) - 1)])
         group.end(name, signal.SIGTERM if kind == "go" else signal.SIGKILL)
     return kind == "kill"
+
+
+def until(condition: Callable[[], bool], *sources: KafkaSource, within_s: float = 30.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened in time"
+        for source in sources:
+            source.poll(0.05, 100)
+
+
+def test_a_member_that_joins_takes_from_the_others_no_more_than_it_is_given(settings: KafkaSettings) -> None:
+    ensure_topics(settings, LimitSettings())
+    with closing(KafkaSource(settings)) as first:
+        until(lambda: len(first.partitions) == PARTITIONS, first)
+        revoked: list[frozenset[int]] = []
+        first.on_revoked(lambda: revoked.append(first.partitions))
+        with closing(KafkaSource(settings)) as second:
+            until(lambda: len(second.partitions) == 2, first, second)
+            assert first.partitions | second.partitions == set(range(PARTITIONS))
+            # What stayed was never taken away: the callback came once, for the two that went.
+            assert len(revoked) == 1
+            assert len(first.partitions) == 2
+
+
+def test_a_worker_without_partitions_says_that_it_stands_by_and_is_ready(
+    settings: KafkaSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = settings.model_copy(update={"partitions": 1})
+    ensure_topics(one, LimitSettings())
+    with closing(KafkaSource(one)) as first:
+        until(lambda: len(first.partitions) == 1, first)
+        assert first.ready()
+        with closing(KafkaSource(one)) as second:
+            assert not second.ready()
+            told = ""
+
+            def stands_by() -> bool:
+                nonlocal told
+                told += capsys.readouterr().out
+                return "it stands by" in told
+
+            until(stands_by, first, second)
+            assert second.ready()
+            first.close()
+            until(lambda: len(second.partitions) == 1, second)
+
+
+def test_a_static_member_that_restarts_gets_its_partitions_back_and_moves_nobodys(settings: KafkaSettings) -> None:
+    ensure_topics(settings, LimitSettings())
+    names = [settings.model_copy(update={"group_instance_id": f"worker-{number}"}) for number in range(2)]
+    with closing(KafkaSource(names[0])) as first:
+        second = KafkaSource(names[1])
+        until(lambda: len(first.partitions) == len(second.partitions) == 2, first, second)
+        before = first.partitions, second.partitions
+        moved: list[bool] = []
+        first.on_revoked(lambda: moved.append(True))
+        second.close()
+        closed = time.monotonic()
+        until(lambda: time.monotonic() > closed + 3, first)
+        with closing(KafkaSource(names[1])) as again:
+            until(lambda: again.partitions == before[1], first, again)
+            assert first.partitions == before[0]
+            assert moved == []
+
+
+@pytest.mark.parametrize("who", ["eager", "same instance"])
+def test_a_member_that_the_group_refuses_says_so_in_one_line(settings: KafkaSettings, who: str) -> None:
+    ensure_topics(settings, LimitSettings())
+    if who == "eager":
+        older = KafkaConsumer(
+            settings.frames_topic, bootstrap_servers=settings.bootstrap_servers, group_id=settings.group
+        )
+        with closing(older):
+            deadline = time.monotonic() + 30
+            while not older.assignment():
+                assert time.monotonic() < deadline
+                older.poll(100)
+            with closing(KafkaSource(settings)) as source, pytest.raises(OperatorError, match="stop all of them"):
+                until(lambda: False, source)
+        return
+    named = settings.model_copy(update={"group_instance_id": "worker-0"})
+    with closing(KafkaSource(named)) as first:
+        until(lambda: len(first.partitions) == PARTITIONS, first)
+        with closing(KafkaSource(named)) as second:
+            until(lambda: len(second.partitions) == PARTITIONS, second)
+            with pytest.raises(OperatorError, match="group_instance_id"):
+                until(lambda: False, first)
