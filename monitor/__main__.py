@@ -78,7 +78,7 @@ def learn(context: typer.Context) -> None:
     """Teach the memory bank what people confirm as normal, until told to stop."""
     from monitor import wiring
     from monitor.learning.school import keep_learning
-    from monitor.worker import stopping_on_signals
+    from monitor.signals import stopping_on_signals
 
     settings: Settings = context.obj
     inspector = wiring.load_inspector(settings.model)
@@ -129,9 +129,9 @@ def camera(
         lot=lot,
         deadline_ms=deadline_ms,
     )
-    if summary.unacknowledged:
-        msg = f"{summary.unacknowledged} frames were not sent: stopped while Kafka was away. Send them again."
-        raise OperatorError(msg)
+    typer.echo(summary.told())
+    if summary.problem is not None:
+        raise OperatorError(summary.problem)
 
 
 @app.command()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import cv2
 import structlog
@@ -24,12 +21,11 @@ from monitor.ports import BankStore, Clock, FrameSource, ImageStore, InspectionS
 from monitor.post import Post, PostMaker
 from monitor.publishing import OutboxRelay
 from monitor.settings import MetricsSettings, Settings
+from monitor.signals import stopping_on_signals
 from monitor.storing import Recorder
 from schemas.errors import ConfigurationError
 
 log = structlog.get_logger()
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,29 +109,6 @@ def run_worker(
         finally:
             relay.stop()
     log.info("Stopped")
-
-
-@contextlib.contextmanager
-def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Within, the first SIGINT or SIGTERM sets ``stop``, and the second ends the process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal module's signature
-        # The system's default, not a handler of ours: it also ends a process that hangs outside of Python.
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-        # On a thread: this one may have been interrupted inside stop.wait(), holding the lock that stop.set() takes.
-        # A bare one: starting a threading.Thread takes locks of its own.
-        _thread.start_new_thread(stop.set, ())
-
-    before = {each: signal.signal(each, on_signal) for each in SIGNALS}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 @contextlib.contextmanager

@@ -98,7 +98,7 @@ def test_a_signal_lets_the_worker_finish_and_gives_the_signals_back() -> None:
 def test_a_second_signal_ends_the_process_at_once() -> None:
     program = """
 import threading, time
-from monitor.worker import stopping_on_signals
+from monitor.signals import stopping_on_signals
 stop = threading.Event()
 with stopping_on_signals(stop):
     print("ready", flush=True)

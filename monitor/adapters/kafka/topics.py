@@ -95,6 +95,21 @@ def prepare_topics(
             admin.close()
 
 
+def require_rights(settings: KafkaSettings, uses: Mapping[str, Operation]) -> None:
+    """Make sure that this user may use topics; one that is absent is no matter.
+
+    Raises:
+        ServiceUnavailableError: the broker does not answer.
+        ServiceRefusedError: a right is missing.
+    """
+    with reaching_broker(settings) as options:
+        admin = KafkaAdminClient(**options)
+        try:
+            _Topics(admin, settings, LimitSettings()).find(uses)
+        finally:
+            admin.close()
+
+
 class _Topics:
     """One look at the topics, with a client that lives as long."""
 
@@ -112,9 +127,7 @@ class _Topics:
 
     def prepare(self, uses: Mapping[str, Operation]) -> PreparedTopics:
         """See :func:`prepare_topics`."""
-        found = {topic["name"]: topic for topic in self._ask(lambda: self._admin.describe_topics(list(uses)))}
-        for name, operation in uses.items():
-            self._require_allowed(found[name], operation)
+        found = self.find(uses)
         created = [name for name in uses if found[name]["error_code"] == ABSENT and self._create(name)]
         self._admin.wait_for_topics(list(uses))
         if created:
@@ -123,6 +136,17 @@ class _Topics:
         self._tell(states)
         limits = {state.name: state.number(MAX_MESSAGE) for state in states}
         return PreparedTopics(created, {name: limit for name, limit in limits.items() if limit is not None})
+
+    def find(self, uses: Mapping[str, Operation]) -> Mapping[str, Mapping[str, Any]]:
+        """Return what the brokers say of each topic, all of which may be used.
+
+        Raises:
+            ServiceRefusedError: a right is missing.
+        """
+        found = {topic["name"]: topic for topic in self._ask(lambda: self._admin.describe_topics(list(uses)))}
+        for name, operation in uses.items():
+            self._require_allowed(found[name], operation)
+        return found
 
     def _require_allowed(self, topic: Mapping[str, Any], operation: Operation) -> None:
         code, allowed = topic["error_code"], topic["authorized_operations"]
