@@ -73,10 +73,7 @@ class PlainSocket(socket.socket):
 
 
 class TlsSocket(ssl.SSLSocket):
-    """The same over TLS, and a frame is handed over at once.
-
-    OpenSSL takes 16 kB a call, and the library copies the rest of the message after each: of 30 MB, 28 GB.
-    """
+    """The same over TLS."""
 
     _last_word: _LastWord | None = None  # made by a class method of ssl's, which calls no __init__
 
@@ -88,18 +85,6 @@ class TlsSocket(ssl.SSLSocket):
             return word.after(super().recv(*args))
         except OSError as error:
             raise word.failed(error) from None
-
-    def send(self, data: Any, flags: int = 0) -> int:  # noqa: ANN401
-        """Send until all is sent or no more can be; return how much."""
-        view, sent = memoryview(data), 0
-        while sent < len(view):
-            try:
-                sent += super().send(view[sent:], flags)
-            except WOULD_BLOCK:
-                if sent:
-                    break
-                raise
-        return sent
 
 
 class ClosingSocket(KafkaNetSocket):  # type: ignore[misc] # untyped library
