@@ -11,6 +11,7 @@ from monitor.errors import StoreUnavailableError
 from monitor.metrics import OUTAGES, OUTBOX_BACKLOG
 from monitor.patience import keep_trying
 from monitor.ports import Clock, InspectionStore, Publisher
+from schemas.errors import ServiceRefusedError
 
 log = structlog.get_logger()
 
@@ -39,6 +40,7 @@ class OutboxRelay:
         self._publisher = publisher
         self._clock = clock
         self._forget_due = clock.monotonic()
+        self._refused = ""
         self._poked = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -78,7 +80,15 @@ class OutboxRelay:
             self._poked.wait(LOOK_EVERY_S)
 
     def _do_rounds(self) -> None:
-        self.publish_all()
+        try:
+            self.publish_all()
+        except ServiceRefusedError as error:
+            # Told by itself: it may come in the midst of an outage, and no waiting ends it.
+            if str(error) != self._refused:
+                log.error("Results are refused; they wait in the database until somebody mends it", error=str(error))  # noqa: TRY400
+            self._refused = str(error)
+            raise
+        self._refused = ""
         self.forget_some()
 
     def forget_some(self) -> None:
@@ -110,5 +120,7 @@ class OutboxRelay:
 
 def _say_away(error: BaseException) -> None:
     OUTAGES.labels(service="outbox").inc()
+    if isinstance(error, ServiceRefusedError):  # told already
+        return
     unexpected = None if isinstance(error, StoreUnavailableError) else error
     log.warning("Results cannot be published; they wait in the database", error=str(error), exc_info=unexpected)

@@ -61,6 +61,21 @@ class ServiceUnavailableError(OperatorError):
         self.service = service
 
 
+class ServiceRefusedError(OperatorError):
+    """A server answers and refuses, or is not to be trusted: a password, a certificate, a right. Waiting mends nothing.
+
+    Args:
+        service: which one, e.g. Kafka.
+        address: where it listens.
+        problem: what is refused, for whom and on what; no secret.
+        remedy: what to do, a sentence.
+    """
+
+    def __init__(self, service: str, address: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{service} at {address} {_cut(problem)}. {remedy}")
+        self.service = service
+
+
 class BundleError(OperatorError):
     """A model bundle is missing, damaged, or does not fit. Names the file, what is wrong, and what to do."""
 
