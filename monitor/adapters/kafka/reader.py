@@ -13,7 +13,13 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import MemberState
-from kafka.errors import KafkaConnectionError, LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.errors import (
+    FencedInstanceIdError,
+    KafkaConnectionError,
+    LogTruncationError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 
 from monitor.adapters.kafka import library
 from monitor.adapters.kafka.connection import reaching_broker
@@ -138,6 +144,8 @@ class TopicReader:
             fetched = {}
             self._go_back(error)
         self._require_connection(fetched)
+        if library.is_fenced(self.consumer):
+            raise FencedInstanceIdError
         self._forget_unassigned()
         items = {partition: list(found) for partition, found in self._read(fetched)}
         for partition, found in self._explain_errors():
