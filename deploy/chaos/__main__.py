@@ -28,6 +28,7 @@ from deploy.chaos.feed import Feed
 from deploy.chaos.load import Run, line, run_policy
 from deploy.chaos.plan import Plan
 from deploy.chaos.reviewer import Reviewer
+from deploy.chaos.rolling import WORKERS, RollingRestart
 from deploy.chaos.storm import Storm
 from deploy.chaos.world import World
 from deploy.local.apache_kafka import VARIABLE, ApacheKafka
@@ -90,7 +91,7 @@ def storm(
     bundle: Bundle = None,
     out: Out = Path("chaos"),
 ) -> None:
-    """Kill workers, learner, broker (or a leader), bank and database, at random and at commit points; count what is left.
+    """Kill workers, learner, broker or leader, bank and database, at random and at commit points; count what is left.
 
     Prints one line of JSON. Exit code 1: a frame is missing or there twice, or a bank is not what it should be.
     """
@@ -167,6 +168,23 @@ def brokers(
     ratio = float(np.median(rates["apache kafka"]) / np.median(rates["embedded"]))
     frames_per_s = {name: [round(rate) for rate in measured] for name, measured in rates.items()}
     typer.echo(json.dumps({"frames_per_s": frames_per_s, "apache_kafka_against_embedded": round(ratio, 2)}))
+
+
+@app.command()
+def restart(
+    static: Annotated[bool, typer.Option("--static", help="Each worker has a kafka.group_instance_id.")] = False,
+    rate: Annotated[float, typer.Option(min=0.1, help="Frames a second.")] = 8.0,
+    brokers: Brokers = None,
+    bundle: Bundle = None,
+    out: Out = Path("chaos"),
+) -> None:
+    """Measure how long frames wait while a fourth worker joins, and while four are restarted one after the other."""
+    directory, console, trained = _prepare(out, bundle)
+    count = 1 if brokers is None and ApacheKafka.is_available() else brokers or 0
+    with Progress(console=console) as progress:
+        task = progress.add_task("restart", total=1 + WORKERS)
+        figures = RollingRestart(directory, trained, count, rate, static=static).run(lambda: progress.advance(task))
+    typer.echo(json.dumps({"static": static, "brokers": count} | figures))
 
 
 @app.command()

@@ -57,13 +57,14 @@ class Life:
         kind: which program.
         name: names its log.
         fate: how it ends.
+        config: its settings; default: the world's.
     """
 
-    def __init__(self, world: World, kind: ProgramKind, name: str, fate: Fate) -> None:
+    def __init__(self, world: World, kind: ProgramKind, name: str, fate: Fate, config: Path | None = None) -> None:
         self.fate = fate
         self.kind = kind
         self.started = time.monotonic()
-        arguments = ["--config", str(world.config), COMMANDS[kind]]
+        arguments = ["--config", str(config or world.config), COMMANDS[kind]]
         module = "monitor"
         if fate.point is not None:
             module, arguments = "deploy.chaos.doomed", [fate.point.name, str(fate.hits), "SIGKILL", *arguments]
