@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
 
-.PHONY: help install demo bench chaos load test fuzz lint format clean
+.PHONY: help install demo bench chaos load test test-long fuzz lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make chaos    kill everything, again and again, and count: make chaos ARGS='--database postgresql'"
 	@echo "make load     send twice what can be inspected, under each policy of overload"
 	@echo "make test     install what the tests need, then lint, type-check and test"
+	@echo "make test-long  what takes longer: more of the same counts, and make chaos on both databases (under an hour)"
 	@echo "make fuzz     feed 100 000 broken inputs to whatever reads from outside (ten minutes)"
 	@echo "make lint     ruff and mypy --strict"
 	@echo "make format   let ruff format the code"
@@ -47,6 +48,13 @@ load: $(VENV)/.dev
 test: $(VENV)/.dev
 	$(MAKE) --no-print-directory lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+# Larger counts of what the suite tries a few times, the tests that it leaves out, and the storm.
+test-long: $(VENV)/.dev
+	$(RUN) -m pytest -m long --numprocesses 2 --timeout 900 $(ARGS)
+	GROUP_STARTS=60 GROUP_REBALANCES=30 STOPS=3 $(RUN) -m pytest -rP tests/faults/test_group.py tests/faults/test_stopping.py
+	$(RUN) -m deploy.chaos storm
+	$(RUN) -m deploy.chaos storm --database postgresql
 
 # Inputs of each test, three times as many of images; the suite has twenty.
 fuzz: $(VENV)/.dev
