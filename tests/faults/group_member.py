@@ -1,7 +1,7 @@
 """A member of a consumer group by itself, as a process of its own that may be killed: prints what it reads.
 
-``python -m tests.faults.group_member BOOTSTRAP GROUP TOPIC POLL_MS [INSTANCE_ID]``; each line is a message's value. It
-ends at SIGTERM as a worker does.
+``python -m tests.faults.group_member BOOTSTRAP GROUP TOPIC POLL_MS [INSTANCE_ID]``; each line is a message's value, and
+one is ``READY``. It ends at SIGTERM as a worker does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from monitor.adapters.kafka import KafkaSource
 from monitor.ports import RawRecord
 from monitor.settings import KafkaSettings
 
+READY = "ready"
+
 
 def main(bootstrap: str, group: str, topic: str, poll_ms: str, instance_id: str | None = None) -> None:
     stop = threading.Event()
@@ -22,8 +24,12 @@ def main(bootstrap: str, group: str, topic: str, poll_ms: str, instance_id: str 
     settings = KafkaSettings(
         bootstrap_servers=bootstrap, group=group, frames_topic=topic, group_instance_id=instance_id
     )
+    told = False
     with closing(KafkaSource(settings)) as source:
         while not stop.is_set():
+            if source.ready() and not told:
+                told = True
+                print(READY, flush=True)  # noqa: T201 - for whoever started it
             records = [item for item in source.poll(int(poll_ms) / 1000, 100) if isinstance(item, RawRecord)]
             for record in records:
                 print((record.value or b"").decode(), flush=True)  # noqa: T201 - what it is for

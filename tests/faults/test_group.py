@@ -22,6 +22,7 @@ from deploy.local.apache_kafka import ApacheKafka
 from monitor.adapters.kafka import KafkaSource, ensure_topics
 from monitor.settings import KafkaSettings, LimitSettings
 from schemas.errors import OperatorError
+from tests.faults.group_member import READY
 
 STARTS = int(os.environ.get("GROUP_STARTS", "8"))
 REBALANCES = int(os.environ.get("GROUP_REBALANCES", "6"))
@@ -30,6 +31,7 @@ READ_WITHIN_S = 10.0
 SESSION_S = 6.0
 PARTITIONS = 4
 MOST_MEMBERS = 4
+JOINED_SHARE = 0.7
 ROOT = Path(__file__).parents[2]
 
 
@@ -73,13 +75,21 @@ class Group:
         self._started = 0
         self._ended: list[subprocess.Popen[bytes]] = []
 
-    def start(self, poll_ms: int) -> None:
+    def start(self, poll_ms: int) -> str:
         name = f"member-{self._started}"
         self._started += 1
         servers, group, topic = self.settings.bootstrap_servers, self.settings.group, self.settings.frames_topic
         command = [sys.executable, "-m", "tests.faults.group_member", servers, group, topic, str(poll_ms)]
         with self._file(name).open("wb") as output:
             self.members[name] = subprocess.Popen(command, cwd=ROOT, stdout=output)
+        return name
+
+    def wait_for(self, name: str) -> None:
+        """Wait until a member has joined."""
+        deadline = time.monotonic() + 60
+        while READY not in self._file(name).read_text().split("\n"):
+            assert time.monotonic() < deadline, f"{name} did not join"
+            time.sleep(0.02)
 
     def end(self, name: str, number: signal.Signals) -> None:
         self.members[name].send_signal(number)
@@ -112,7 +122,7 @@ def test_every_partition_is_read_after_each_change_of_the_group(settings: KafkaS
     ensure_topics(settings, LimitSettings())
     slowest, killed_at = 0.0, -SESSION_S
     with running(settings, tmp_path) as group, KafkaProducer(bootstrap_servers=settings.bootstrap_servers) as producer:
-        group.start(10)
+        group.wait_for(group.start(10))
         for change in range(REBALANCES):
             killed = one_change(group, chance)
             changed = time.monotonic()
@@ -139,7 +149,10 @@ def one_change(group: Group, chance: random.Random) -> bool:
     kind = chance.choice(kinds)
     # The last one is replaced: somebody must read.
     if kind == "come" or len(group.members) == 1:
-        group.start(chance.choice(POLLS_MS))
+        name = group.start(chance.choice(POLLS_MS))
+        # Mostly: the others are ended while they start or join.
+        if chance.random() < JOINED_SHARE:
+            group.wait_for(name)
     if kind != "come":
         name = chance.choice(sorted(group.members)[: max(1, len(group.members) - 1)])
         group.end(name, signal.SIGTERM if kind == "go" else signal.SIGKILL)
