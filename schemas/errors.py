@@ -61,6 +61,22 @@ class ServiceUnavailableError(OperatorError):
         self.service = service
 
 
+class ServiceRefusedError(OperatorError):
+    """A server answered, and refused: a wrong password, a missing right. Waiting mends nothing.
+
+    Args:
+        service: the server's name, for people.
+        key: the setting that names it.
+        address: where it is, without secrets.
+        problem: what it refuses, without secrets.
+        remedy: what to do.
+    """
+
+    def __init__(self, service: str, key: str, address: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{service} at {key} = {address!r} refuses: {_cut(problem)}. {remedy}")
+        self.service = service
+
+
 class BundleError(OperatorError):
     """A model bundle is missing, damaged, or does not fit. Names the file, what is wrong, and what to do."""
 
@@ -103,6 +119,7 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     TRUNCATED = "truncated"
     WRONG_SIZE = "wrong_size"
+    REFUSED_BY_DATABASE = "refused_by_database"
 
 
 class InvalidFrameError(PaedidError):
