@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
@@ -11,6 +12,7 @@ from monitor.errors import StoreUnavailableError
 from monitor.metrics import OUTAGES, OUTBOX_BACKLOG
 from monitor.patience import keep_trying
 from monitor.ports import Clock, InspectionStore, Publisher
+from schemas.errors import ServiceRefusedError
 
 log = structlog.get_logger()
 
@@ -32,12 +34,22 @@ class OutboxRelay:
         store: the database.
         publisher: used by this relay's thread alone.
         clock: for when to tidy up.
+        on_refusal: called on the relay's thread, once, when the database refuses what no waiting mends; the relay has
+            ended then, and ``raise_refusal`` tells why.
     """
 
-    def __init__(self, store: InspectionStore, publisher: Publisher, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: InspectionStore,
+        publisher: Publisher,
+        clock: Clock,
+        on_refusal: Callable[[], None] = lambda: None,
+    ) -> None:
         self._store = store
         self._publisher = publisher
         self._clock = clock
+        self._on_refusal = on_refusal
+        self._refusal: ServiceRefusedError | None = None
         self._forget_due = clock.monotonic()
         self._poked = threading.Event()
         self._stopping = threading.Event()
@@ -57,6 +69,11 @@ class OutboxRelay:
         self._poked.set()
         self._thread.join(timeout)
 
+    def raise_refusal(self) -> None:
+        """Raise ServiceRefusedError if that is what ended the relay."""
+        if self._refusal is not None:
+            raise self._refusal
+
     def _run(self) -> None:
         while True:
             self._poked.clear()
@@ -73,13 +90,19 @@ class OutboxRelay:
             except Exception as error:  # noqa: BLE001 - see above; it is raised only while stopping
                 log.warning("Leaving with unpublished results; the next start publishes them", error=str(error))
                 return
+            if self._refusal is not None:
+                self._on_refusal()
+                return
             if last:
                 return
             self._poked.wait(LOOK_EVERY_S)
 
     def _do_rounds(self) -> None:
-        self.publish_all()
-        self.forget_some()
+        try:
+            self.publish_all()
+            self.forget_some()
+        except ServiceRefusedError as error:
+            self._refusal = error
 
     def forget_some(self) -> None:
         """Delete some of what was published a day ago and before, now and then.

@@ -24,7 +24,7 @@ from sqlalchemy import URL, create_engine, make_url, text
 
 from deploy.local.servers import TansuBroker, ValkeyServer
 from monitor.settings import KafkaSettings
-from tests.servers import NO_REDIS8, RedisServer
+from tests.servers import NO_REDIS8, PgBouncer, RedisServer
 
 if TYPE_CHECKING:  # imports torch and kafka, which few tests need
     from tests.faults.line import Line, MakeLine
@@ -188,6 +188,19 @@ def postgres_url(postgres_server: URL) -> Iterator[str]:
         # Forced: a test that failed may have left connections.
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     engine.dispose()
+
+
+@pytest.fixture
+def pgbouncer(postgres_url: str) -> Iterator[PgBouncer]:
+    """A PgBouncer of the test's own before ``postgres_url``'s server. Tests of it are marked with ``NO_PGBOUNCER``."""
+    with PgBouncer(make_url(postgres_url)) as server:
+        yield server
+
+
+@pytest.fixture
+def pooled_url(pgbouncer: PgBouncer, postgres_url: str) -> str:
+    """SQLAlchemy URL of ``postgres_url``'s database, through PgBouncer."""
+    return pgbouncer.url(make_url(postgres_url).database)
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ _REFUSALS: Final = tuple(
             "Add a line for them to the server's pg_hba.conf.",
         ),
         (
-            r"authentication failed for user",
+            r"authentication failed",
             "it does not take role {role!r} for who it says it is: {words}",
             "Correct database.url, or the server's pg_hba.conf.",
         ),
