@@ -1,0 +1,278 @@
+"""The roles of docs/postgresql.md: each can do what it is for, and each right that it lacks is told with its GRANT."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine, create_engine, make_url, text
+
+from monitor.adapters import database_rights, migrations
+from monitor.adapters.bank_book import SqlBankBook
+from monitor.adapters.bank_desk import BankDesk
+from monitor.adapters.database import connect
+from monitor.adapters.database_rights import LEARNER, OPERATOR, READER, REVIEWER, WORKER, as_rights
+from monitor.adapters.dead_letter_desk import DeadLetterDesk, Selection
+from monitor.adapters.drift_reports import SqlDriftReports
+from monitor.adapters.inspections import SqlInspectionStore
+from monitor.adapters.model_desk import SqlModelDesk
+from monitor.adapters.review_desk import ReviewDesk
+from monitor.adapters.reviews import SqlReviewStore
+from monitor.adapters.rule_store import SqlRuleStore
+from monitor.adapters.shadow_desk import SqlShadowDesk
+from monitor.database_access import open_database
+from monitor.ports import BankEntry, BankKey, BatchOutcome, DriftReport, OrderKind, Policy, Removal, ReviewOutcome
+from monitor.settings import DatabaseSettings, Settings
+from schemas.errors import ServiceRefusedError
+from schemas.messages import Verdict
+from schemas.tables import TABLES
+from tests.integration.granted import documented, granted
+from tests.integration.records import CAPTURED, dead_letter, inspection
+
+PROGRAMS = {"worker": WORKER, "learner": LEARNER, "reviewer": REVIEWER, "operator": OPERATOR, "reader": READER}
+GRANTED = documented()
+KEY = BankKey("cam1", "model-1")
+
+
+class Plant:
+    """A database whose roles have what the document grants, and nothing else."""
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(url)
+        self._suffix = uuid.uuid4().hex[:8]
+        self._admin = create_engine(url, isolation_level="AUTOCOMMIT")
+        self._engines: list[Engine] = []
+        # As since PostgreSQL 15; and who may connect is said, too.
+        self.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        self.execute("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
+        self.execute(f"REVOKE CONNECT ON DATABASE {self._url.database} FROM PUBLIC")
+        for role in GRANTED:
+            self.execute(f"CREATE ROLE {self.name(role)} LOGIN PASSWORD 'secret-word'")
+        self.grant("paedid_owner")
+        migrations.upgrade(self.url("paedid_owner"))
+        for role in set(GRANTED) - {"paedid_owner"}:
+            self.grant(role)
+
+    def name(self, role: str) -> str:
+        """Return a role's name on this server, which other tests share."""
+        return f"{role}_{self._suffix}"
+
+    def grant(self, role: str) -> None:
+        """Execute the document's statements for a role."""
+        for statement in GRANTED[role]:
+            here = statement.replace("DATABASE paedid ", f"DATABASE {self._url.database} ")
+            self.execute(here.replace(f"TO {role}", f"TO {self.name(role)}"))
+
+    def execute(self, *statements: str) -> None:
+        with self._admin.connect() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+
+    def url(self, role: str) -> str:
+        return self._url.set(username=self.name(role), password="secret-word").render_as_string(hide_password=False)
+
+    def settings(self, role: str, *, migrate: bool = True) -> Settings:
+        return Settings.model_validate({"database": {"url": self.url(role), "migrate": migrate}})
+
+    def engine(self, role: str) -> Engine:
+        engine = connect(DatabaseSettings(url=SecretStr(self.url(role))))
+        self._engines.append(engine)
+        return engine
+
+    def close(self) -> None:
+        for engine in self._engines:
+            engine.dispose()
+        for role in GRANTED:
+            self.execute(f"DROP OWNED BY {self.name(role)} CASCADE", f"DROP ROLE {self.name(role)}")
+        self._admin.dispose()
+
+
+@pytest.fixture
+def plant(postgres_url: str) -> Iterator[Plant]:
+    plant = Plant(postgres_url)
+    yield plant
+    plant.close()
+
+
+def drift_report() -> DriftReport:
+    return DriftReport(
+        camera="cam1", model_id="model-1", bank_version=3, updated_at=CAPTURED, since=CAPTURED, frames=5, ratio=0.5,
+        drifting_since=None, last_drift_at=None, locations=(), score_ewma=1.25, distance_ewma=b"1234",
+    )  # fmt: skip
+
+
+def entry(frame_id: str, version: int) -> BankEntry:
+    return BankEntry("cam1", "model-1", frame_id, 3, "0" * 64, "1" * 64, 99, "Ada", None, version)
+
+
+def work(engine: Engine) -> None:
+    store = SqlInspectionStore(engine, "inspections")
+    records = tuple(inspection(f"frame-{n}", n, image_sha256="0") for n in range(4))
+    for _ in range(2):
+        store.record(BatchOutcome(records, (dead_letter(9),), (drift_report(),)))
+        store.record_shadows(records)
+    assert store.drift_report("cam1", "model-1") is not None
+    messages = store.unpublished(10)
+    store.mark_published([message.id for message in messages])
+    assert store.forget_published(timedelta(days=-1), 10) == len(messages) == 4
+    assert SqlModelDesk(engine).in_force() == ()
+
+
+def review(engine: Engine) -> None:
+    desk = ReviewDesk(engine)
+    assert len(desk.list_flagged(10)) == 4
+    assert desk.show("frame-1").regions
+    desk.confirm("frame-1", Verdict.NORMAL, "Ada")
+    desk.confirm("frame-2", Verdict.NORMAL, "Ada")
+    assert len(desk.retract("frame-2", "Ada")[1]) == 1
+
+
+def learn(engine: Engine) -> None:
+    reviews, book, rule = SqlReviewStore(engine), SqlBankBook(engine), SqlRuleStore(engine)
+    for pending in reviews.pending_reviews(10):
+        assert reviews.is_pending(pending.review_id)
+        reviews.complete_review(pending.review_id, ReviewOutcome("recorded", "a test", 1))
+    for order in book.pending_orders("model-1", 10):
+        book.complete_order(order.order_id, "done", "a test", 1)
+    book.write("cam1", "model-1", [entry("frame-1", 1)], ())
+    book.write("cam1", "model-1", (), [Removal("frame-1", 2, "Ada", "a test")])
+    assert (book.barred(["frame-2"]), book.paused(), book.bank_version("cam1", "model-1")) == ({"frame-2"}, set(), 2)
+    assert book.next_bank_version("cam1", "model-1")
+    assert list(book.taught_cameras("model-1")) == ["cam1"]
+    assert reviews.golden_defects("cam1", 10) == ()
+    assert rule.newest() == 4
+    assert rule.calm_frames("model-1", 0, 0.5, 10) == ()
+    assert rule.confirmed_since("cam1", CAPTURED) == 0
+    assert rule.confirm("frame-3", "calm")
+    assert SqlDriftReports(engine).of_model("model-1")
+
+
+def operate(engine: Engine) -> None:
+    bank, letters, models = BankDesk(engine), DeadLetterDesk(engine), SqlModelDesk(engine)
+    assert bank.banks() == [KEY]
+    bank.find_order(bank.order(OrderKind.ROLLBACK, KEY, "Ada", version=0))
+    bank.pause(Policy.RULE, "Ada")
+    bank.resume(Policy.RULE, "Ada")
+    SqlBankBook(engine).write("cam1", "model-2", [entry("frame-3", 1)], ())
+    SqlBankBook(engine).write("cam1", "model-2", (), [Removal("frame-3", 2, "Ada", "a test")])
+    letters.mark_replayed([each.id for each in letters.newest(Selection(), 10)], "Ada")
+    assert letters.purge(Selection(), "Ada") == 1
+    models.assign("cam1", None, "Ada")
+    assert models.in_use() == {"cam1": "model-1"}
+    SqlShadowDesk(engine).compare()
+
+
+def read(engine: Engine) -> None:
+    ReviewDesk(engine).list_flagged(10)
+    BankDesk(engine).orders(KEY)
+    DeadLetterDesk(engine).totals(Selection())
+    SqlModelDesk(engine).history()
+    SqlShadowDesk(engine).compare()
+    with engine.connect() as connection:
+        for table in TABLES:
+            connection.execute(table.select())
+
+
+def test_each_role_can_do_what_it_is_for_with_what_the_document_grants(plant: Plant) -> None:
+    turns: tuple[tuple[str, Callable[[Engine], None]], ...] = (
+        ("worker", work), ("reviewer", review), ("learner", learn), ("operator", operate), ("reader", read),
+    )  # fmt: skip
+    for role, do in turns:
+        # The tables are up to date, so that whoever brings them up to date at start needs no right to.
+        for migrate in (True, False):
+            with open_database(plant.settings(f"paedid_{role}", migrate=migrate), PROGRAMS[role]):
+                pass
+        do(plant.engine(f"paedid_{role}"))
+    ReviewDesk(plant.engine("paedid_operator")).confirm("frame-0", Verdict.DEFECT, "Bob")
+    migrations.downgrade(plant.url("paedid_owner"), "base")
+
+
+@pytest.mark.parametrize("role", ["worker", "learner", "reviewer", "operator"])
+def test_what_a_program_asks_for_is_what_the_document_grants(role: str) -> None:
+    needed = {(each.kind, each.name, each.right) for each in as_rights(PROGRAMS[role])}
+    assert needed == granted(GRANTED[f"paedid_{role}"])
+
+
+def test_each_right_that_a_program_lacks_is_told_at_its_start_with_the_statement_that_grants_it(plant: Plant) -> None:
+    for role, needed in (("worker", WORKER), ("learner", LEARNER)):
+        settings, name = plant.settings(f"paedid_{role}", migrate=False), plant.name(f"paedid_{role}")
+        for each in as_rights(needed):
+            plant.execute(f"REVOKE {each.right} ON {each.kind} {each.name} FROM {name}")
+            with pytest.raises(ServiceRefusedError) as caught, open_database(settings, needed):
+                pass
+            told = str(caught.value)
+            assert f"role '{name}' lacks {each.right} on {each.kind.lower()} {each.name}" in told
+            assert "\n" not in told
+            assert "secret-word" not in told
+            plant.execute(*re.findall(r"GRANT [^;]*;", told))
+            with open_database(settings, needed):
+                pass
+
+
+Denied = tuple[str, str, Callable[[Engine], object], str]
+DENIED: tuple[Denied, ...] = (
+    ("reader", "", lambda engine: ReviewDesk(engine).confirm("frame-1", Verdict.NORMAL, "Ada"),
+     "GRANT INSERT ON TABLE reviews TO {role}; GRANT USAGE ON SEQUENCE reviews_id_seq TO {role};"),
+    ("reader", "", lambda engine: DeadLetterDesk(engine).purge(Selection(), "Ada"),
+     "GRANT UPDATE ON TABLE dead_letters TO {role};"),
+    ("reader", "REVOKE SELECT ON TABLE inspections FROM {role}", lambda engine: ReviewDesk(engine).list_flagged(1),
+     "GRANT SELECT ON TABLE inspections TO {role};"),
+    ("worker", "REVOKE USAGE ON SEQUENCE outbox_id_seq FROM {role}",
+     lambda engine: SqlInspectionStore(engine, "t").record(BatchOutcome((inspection("new", 77),))),
+     "GRANT USAGE ON SEQUENCE outbox_id_seq TO {role};"),
+    ("worker", "REVOKE DELETE ON TABLE outbox FROM {role}",
+     lambda engine: SqlInspectionStore(engine, "t").forget_published(timedelta(0), 1),
+     "GRANT DELETE ON TABLE outbox TO {role};"),
+)  # fmt: skip
+
+
+def test_a_right_that_is_missed_while_running_is_told_with_the_statement_that_grants_it(plant: Plant) -> None:
+    work(plant.engine("paedid_worker"))
+    for role, revoke, do, grant in DENIED:
+        name = plant.name(f"paedid_{role}")
+        engine = plant.engine(f"paedid_{role}")
+        if revoke:
+            plant.execute(revoke.format(role=name))
+        with pytest.raises(ServiceRefusedError, match=re.escape(grant.format(role=name))):
+            do(engine)
+        plant.execute(*re.findall(r"GRANT [^;]*;", grant.format(role=name)))
+        do(engine)
+
+
+def test_a_policy_of_the_servers_own_is_told_in_the_servers_words(plant: Plant) -> None:
+    plant.execute("ALTER TABLE reviews ENABLE ROW LEVEL SECURITY")
+    work(plant.engine("paedid_worker"))
+    with pytest.raises(ServiceRefusedError, match=r"row-level security policy for table .reviews.*docs/postgresql\.md"):
+        ReviewDesk(plant.engine("paedid_reviewer")).confirm("frame-1", Verdict.NORMAL, "Ada")
+
+
+def test_who_may_not_make_tables_is_told_so_and_nothing_is_left_behind(plant: Plant) -> None:
+    url, name = plant.url("paedid_reader"), plant.name("paedid_reader")
+    migrations.downgrade(plant.url("paedid_owner"), "base")
+    plant.execute("DROP TABLE alembic_version")
+    with pytest.raises(ServiceRefusedError, match=f"GRANT CREATE ON SCHEMA public TO {name};.*owner run"):
+        migrations.upgrade(url)
+    plant.execute(f"REVOKE USAGE ON SCHEMA public FROM {name}")
+    with pytest.raises(ServiceRefusedError, match=rf"no schema.*GRANT USAGE ON SCHEMA public TO {name};"):
+        migrations.check(url)
+
+
+def test_who_does_not_own_the_tables_cannot_change_them_and_is_told_so(plant: Plant) -> None:
+    migrations.downgrade(plant.url("paedid_owner"), "0006")
+    plant.execute(f"GRANT CREATE ON SCHEMA public TO {plant.name('paedid_operator')}")
+    with pytest.raises(ServiceRefusedError, match=r"refuses: (must be owner|role .* lacks|permission denied).*owner"):
+        migrations.upgrade(plant.url("paedid_operator"))
+
+
+def test_every_table_is_somebodys_to_write() -> None:
+    written = {
+        table
+        for needed in (database_rights.WORKER, LEARNER, REVIEWER, OPERATOR)
+        for table, rights in needed.items()
+        if database_rights.ADD in rights
+    }
+    assert written == {table.name for table in TABLES}
