@@ -56,20 +56,20 @@ _REFUSALS: Final = tuple(
             "Set 'ssl = on' there, or take sslmode out of database.url.",
         ),
         (
-            r"(?i)SSL required|(?:no encryption|SSL off)$",
-            "it does not let this machine in without TLS: {words}",
-            "Add ?sslmode=require to database.url, or a line for this machine to the server's pg_hba.conf.",
+            r"pg_hba\.conf",
+            "it does not let this machine, role and database in: {words}",
+            "Add a line for them to the server's pg_hba.conf, or ?sslmode=require to database.url if it wants TLS.",
+        ),
+        (
+            r"(?i)SSL required",
+            "it does not let this machine in without TLS",
+            "Add ?sslmode=require to database.url.",
         ),
         (
             # Not every word of SSL: a TLS connection that breaks is an outage.
             r"(?i)certificate|private key|channel binding|unsupported protocol|wrong version number|tlsv\S* alert",
             "there is no agreement on TLS: {words}",
             "See sslmode, sslrootcert, sslcert and sslkey in docs/postgresql.md.",
-        ),
-        (
-            r"pg_hba\.conf",
-            "it does not let this machine, role and database in: {words}",
-            "Add a line for them to the server's pg_hba.conf.",
         ),
         (
             r"authentication failed",
