@@ -99,6 +99,7 @@ _PASSING: Final = re.compile(
     r"connection slots|no more connections|server down|login_retry|cannot connect to server|wait_timeout|"
     r"terminating connection|closed the connection|server conn|timeout expired"
 )
+_ROLE: Final = re.compile(r'(?:user|role) "([^"]+)"')
 # The server's severity, in whatever language; libpq's own words have no colon there.
 _ANSWERED: Final = re.compile(r"failed: [^\s:]+: ")
 _UNKNOWN_TABLE: Final = frozenset({"42P01", "42703"})
@@ -143,7 +144,9 @@ def explain_refusal(url: URL, error: BaseException) -> ServiceRefusedError | Non
         return None
     for pattern, problem, remedy in _REFUSALS:
         if pattern.search(said):
-            role, database = url.username or "of this account", url.database or url.username or ""
+            named = _ROLE.search(said)
+            role = url.username or (named[1] if named else "of this account")
+            database = url.database or role
             statements = {"role": quoted(role), "database": quoted(database), "create": create_database(database)}
             told = problem.format(words=said, role=role, database=database)
             return refusal(url, told, remedy.format(**statements))

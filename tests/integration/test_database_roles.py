@@ -3,99 +3,44 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from threading import Event
 
 import pytest
-from pydantic import SecretStr
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine
 
 from monitor.adapters import database_rights, migrations
 from monitor.adapters.bank_book import SqlBankBook
 from monitor.adapters.bank_desk import BankDesk
-from monitor.adapters.database import connect
 from monitor.adapters.database_rights import LEARNER, OPERATOR, READER, REVIEWER, WORKER, as_rights
 from monitor.adapters.dead_letter_desk import DeadLetterDesk, Selection
 from monitor.adapters.drift_reports import SqlDriftReports
 from monitor.adapters.inspections import SqlInspectionStore
+from monitor.adapters.memory import MemoryPublisher
 from monitor.adapters.model_desk import SqlModelDesk
 from monitor.adapters.review_desk import ReviewDesk
 from monitor.adapters.reviews import SqlReviewStore
 from monitor.adapters.rule_store import SqlRuleStore
 from monitor.adapters.shadow_desk import SqlShadowDesk
+from monitor.clock import SystemClock
 from monitor.database_access import open_database
 from monitor.ports import BankEntry, BankKey, BatchOutcome, DriftReport, OrderKind, Policy, Removal, ReviewOutcome
-from monitor.settings import DatabaseSettings, Settings
+from monitor.publishing import OutboxRelay
 from schemas.errors import ServiceRefusedError
 from schemas.messages import Verdict
 from schemas.tables import TABLES
-from tests.integration.granted import documented, granted
+from tests.integration.granted import GRANTED, Plant, granted
 from tests.integration.records import CAPTURED, dead_letter, inspection
 
 PROGRAMS = {"worker": WORKER, "learner": LEARNER, "reviewer": REVIEWER, "operator": OPERATOR, "reader": READER}
-GRANTED = documented()
 KEY = BankKey("cam1", "model-1")
-
-
-class Plant:
-    """A database whose roles have what the document grants, and nothing else."""
-
-    def __init__(self, url: str) -> None:
-        self._url = make_url(url)
-        self._suffix = uuid.uuid4().hex[:8]
-        self._admin = create_engine(url, isolation_level="AUTOCOMMIT")
-        self._engines: list[Engine] = []
-        # As since PostgreSQL 15; and who may connect is said, too.
-        self.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-        self.execute("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
-        self.execute(f"REVOKE CONNECT ON DATABASE {self._url.database} FROM PUBLIC")
-        for role in GRANTED:
-            self.execute(f"CREATE ROLE {self.name(role)} LOGIN PASSWORD 'secret-word'")
-        self.grant("paedid_owner")
-        migrations.upgrade(self.url("paedid_owner"))
-        for role in set(GRANTED) - {"paedid_owner"}:
-            self.grant(role)
-
-    def name(self, role: str) -> str:
-        """Return a role's name on this server, which other tests share."""
-        return f"{role}_{self._suffix}"
-
-    def grant(self, role: str) -> None:
-        """Execute the document's statements for a role."""
-        for statement in GRANTED[role]:
-            here = statement.replace("DATABASE paedid ", f"DATABASE {self._url.database} ")
-            self.execute(here.replace(f"TO {role}", f"TO {self.name(role)}"))
-
-    def execute(self, *statements: str) -> None:
-        with self._admin.connect() as connection:
-            for statement in statements:
-                connection.execute(text(statement))
-
-    def url(self, role: str) -> str:
-        return self._url.set(username=self.name(role), password="secret-word").render_as_string(hide_password=False)
-
-    def settings(self, role: str, *, migrate: bool = True) -> Settings:
-        return Settings.model_validate({"database": {"url": self.url(role), "migrate": migrate}})
-
-    def engine(self, role: str) -> Engine:
-        engine = connect(DatabaseSettings(url=SecretStr(self.url(role))))
-        self._engines.append(engine)
-        return engine
-
-    def close(self) -> None:
-        for engine in self._engines:
-            engine.dispose()
-        for role in GRANTED:
-            self.execute(f"DROP OWNED BY {self.name(role)} CASCADE", f"DROP ROLE {self.name(role)}")
-        self._admin.dispose()
 
 
 @pytest.fixture
 def plant(postgres_url: str) -> Iterator[Plant]:
-    plant = Plant(postgres_url)
-    yield plant
-    plant.close()
+    with Plant(postgres_url) as plant:
+        yield plant
 
 
 def drift_report() -> DriftReport:
@@ -205,12 +150,13 @@ def test_each_right_that_a_program_lacks_is_told_at_its_start_with_the_statement
             with pytest.raises(ServiceRefusedError) as caught, open_database(settings, needed):
                 pass
             told = str(caught.value)
-            assert f"role '{name}' lacks {each.right} on {each.kind.lower()} {each.name}" in told
+            # And nothing else: those before it are granted again.
+            assert f"role '{name}' lacks {each.right} on {each.kind.lower()} {each.name}. Grant it: GRANT" in told
             assert "\n" not in told
             assert "secret-word" not in told
             plant.execute(*re.findall(r"GRANT [^;]*;", told))
-            with open_database(settings, needed):
-                pass
+        with open_database(settings, needed):
+            pass
 
 
 Denied = tuple[str, str, Callable[[Engine], object], str]
@@ -241,6 +187,25 @@ def test_a_right_that_is_missed_while_running_is_told_with_the_statement_that_gr
             do(engine)
         plant.execute(*re.findall(r"GRANT [^;]*;", grant.format(role=name)))
         do(engine)
+
+
+def test_a_right_that_the_outbox_lacks_ends_its_relay_and_what_was_sent_is_sent_again(plant: Plant) -> None:
+    name = plant.name("paedid_worker")
+    store, publisher, refused = SqlInspectionStore(plant.engine("paedid_worker"), "t"), MemoryPublisher(), Event()
+    plant.execute(f"REVOKE UPDATE ON TABLE outbox FROM {name}")
+    store.record(BatchOutcome((inspection("frame-1", 1),)))
+    relay = OutboxRelay(store, publisher, SystemClock(), refused.set)
+    relay.start()
+    assert refused.wait(30)
+    with pytest.raises(ServiceRefusedError, match=f"GRANT UPDATE ON TABLE outbox TO {name};"):
+        relay.raise_refusal()
+    relay.stop()
+    plant.execute(f"GRANT UPDATE ON TABLE outbox TO {name}")
+    again = OutboxRelay(store, publisher, SystemClock())
+    again.publish_all()
+    again.raise_refusal()
+    assert [message.key for message in publisher.sent_events] == ["cam1", "cam1"]
+    assert store.unpublished(1) == ()
 
 
 def test_a_policy_of_the_servers_own_is_told_in_the_servers_words(plant: Plant) -> None:
