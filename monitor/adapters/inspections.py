@@ -6,20 +6,17 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import structlog
 import tenacity
 from sqlalchemy import Engine, delete, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from monitor.adapters.database import WRITES, while_running
-from monitor.adapters.database_refusals import ROW_FAULTS, is_of_a_row, words
+from monitor.adapters.database_refusals import ROW_FAULTS
 from monitor.adapters.drift_reports import as_drift_report, drift_row
-from monitor.adapters.refused_rows import find_refused
+from monitor.adapters.refused_rows import one_by_one, refusing_all, spare_refused
 from monitor.adapters.settled import Settled, camera_and_frame, digest, new_shadows, readable
-from monitor.errors import RowsRefusedError
 from monitor.ports import BatchOutcome, DeadLetter, DriftReport, InspectionRecord, LogPosition, OutboxMessage, Recorded
-from schemas.errors import OperatorError
 from schemas.messages import InspectionEvent, utc_now
 from schemas.tables import (
     Base,
@@ -32,14 +29,8 @@ from schemas.tables import (
 )
 
 MAX_DETAIL: Final = 2000
-REFUSES_ALL: Final = (
-    "the database refuses a batch whatever is spared of it: {}. Its frames wait in Kafka. Look for a trigger or a "
-    "constraint that is not this program's, and start again."
-)
 
 Values = dict[str, Any]
-
-log = structlog.get_logger()
 
 # A worker that lost its partitions but does not know it yet may store the same frames at the same moment. The unique
 # constraints let one of the two win; the other begins again and finds repeats.
@@ -78,9 +69,10 @@ class SqlInspectionStore:
             try:
                 return self._record(outcome)
             except ROW_FAULTS as error:
-                if not is_of_a_row(error):
-                    raise
-                return self._record_sparing(outcome, words(error))
+                with Session(self._writer) as session:  # which takes back what it tries
+                    spared = spare_refused(session, outcome, self._insert_new, error)
+            with refusing_all():
+                return self._record(spared)
 
     @REPEATED
     def _record(self, outcome: BatchOutcome) -> Recorded:
@@ -100,29 +92,6 @@ class SqlInspectionStore:
         new = len(inspections) + len(letters)
         return Recorded(inspections=len(inspections), dead_letters=len(letters), repeats=given - new)
 
-    def _record_sparing(self, outcome: BatchOutcome, said: str) -> Recorded:
-        """Store a batch that the database refused as a whole, if what it refuses of it can be spared.
-
-        Raises:
-            RowsRefusedError: frames cannot.
-            OperatorError: it refuses what has nothing of a frame in it, or all rows together.
-        """
-        with Session(self._writer) as session:  # which takes back what it tried
-            refused = find_refused(session, outcome, self._insert_new)
-        if refused.inspections:
-            raise RowsRefusedError(refused.inspections)
-        for (camera, model_id), why in refused.drift.items():
-            log.warning("The database refuses a drift report; the next takes its place", camera=camera, model=model_id,
-                        error=why)  # fmt: skip
-        for position, why in refused.letters.items():
-            log.warning("The database refuses what a dead letter says; storing its place alone", at=position, error=why)
-        try:
-            return self._record(refused.spare(outcome))
-        except ROW_FAULTS as error:
-            if not is_of_a_row(error):
-                raise
-            raise OperatorError(REFUSES_ALL.format(words(error) or said)) from error
-
     def record_shadows(self, records: Sequence[InspectionRecord]) -> None:
         """Store what models without a say found on frames that are stored; the masks' regions are not.
 
@@ -135,14 +104,7 @@ class SqlInspectionStore:
             try:
                 self._record_shadows(records)
             except ROW_FAULTS as error:
-                if not is_of_a_row(error):
-                    raise
-                if len(records) > 1:
-                    for record in records:
-                        self.record_shadows([record])
-                    return
-                log.warning("The database refuses what a shadow found", error=words(error),
-                            frame=[record.frame.frame_id for record in records])  # fmt: skip
+                one_by_one(records, self.record_shadows, error)
 
     @REPEATED
     def _record_shadows(self, records: Sequence[InspectionRecord]) -> None:
