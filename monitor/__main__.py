@@ -78,7 +78,7 @@ def learn(context: typer.Context) -> None:
     """Teach the memory bank what people confirm as normal, until told to stop."""
     from monitor import wiring
     from monitor.learning.school import keep_learning
-    from monitor.worker import stopping_on_signals
+    from monitor.signals import stopping_on_signals
 
     settings: Settings = context.obj
     inspector = wiring.load_inspector(settings.model)

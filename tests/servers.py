@@ -6,15 +6,23 @@ import os
 import shutil
 import struct
 import tempfile
+import uuid
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 import pytest
 from sqlalchemy import URL
 
 from deploy.local.servers import HOST, EmbeddedServer, ValkeyServer
+
+
+def skip_or_fail(reason: str) -> NoReturn:
+    """Skip a test whose real part is not on this machine; fail where ``REQUIRE_REAL_PARTS`` says that it must be."""
+    if os.environ.get("REQUIRE_REAL_PARTS"):
+        pytest.fail(f"{reason}; REQUIRE_REAL_PARTS is set")
+    pytest.skip(reason)
 
 
 class RedisServer(ValkeyServer):
@@ -51,16 +59,11 @@ class PgBouncer(EmbeddedServer):
     name = "pgbouncer"
 
     def __init__(self, server: URL, users: Mapping[str, str] | None = None, **settings: object) -> None:
-        # Where everybody may read: started by root, it runs as another user.
-        super().__init__(Path(tempfile.mkdtemp(prefix="pgbouncer")))
+        # Where everybody may read: started by root, it runs as another user. It is made at the start.
+        super().__init__(Path(tempfile.gettempdir()) / f"pgbouncer{uuid.uuid4().hex[:12]}")
         self._server = server
         self._users = {server.username or "postgres": str(server.password or ""), **(users or {})}
         self._settings = settings
-
-    @classmethod
-    def is_installed(cls) -> bool:
-        """Return whether this machine has one."""
-        return _pgbouncer().is_file()
 
     def url(self, database: str | None, user: str | None = None, password: str | None = None) -> str:
         """Return SQLAlchemy's URL of a database behind it."""
@@ -69,6 +72,8 @@ class PgBouncer(EmbeddedServer):
         return url.render_as_string(hide_password=False)
 
     def start(self) -> Self:
+        if not _pgbouncer().is_file():
+            skip_or_fail("no PgBouncer here: apt-get install pgbouncer")
         host = self._server.query.get("host") or self._server.host or HOST
         settings = {
             "listen_addr": HOST,
@@ -82,6 +87,7 @@ class PgBouncer(EmbeddedServer):
         } | self._settings
         lines = [f"{name} = {value}" for name, value in settings.items()]
         where = f"* = host={host} port={self._server.port or 5432}"
+        self.directory.mkdir()
         self._config.write_text("\n".join(["[databases]", where, "[pgbouncer]", *lines, "unix_socket_dir =", ""]))
         users = [f'"{name}" "{password}"' for name, password in self._users.items()]
         (self.directory / "users.txt").write_text("\n".join([*users, ""]))
@@ -119,6 +125,3 @@ class PgBouncer(EmbeddedServer):
 
 def _pgbouncer() -> Path:
     return Path(shutil.which("pgbouncer") or "/usr/sbin/pgbouncer")
-
-
-NO_PGBOUNCER = pytest.mark.skipif(not PgBouncer.is_installed(), reason="no PgBouncer here: apt-get install pgbouncer")

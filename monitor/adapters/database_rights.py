@@ -32,6 +32,7 @@ WORKER: Final[Rights] = {
     "drift_states": (READ, ADD, CHANGE),
     "outbox": (READ, ADD, CHANGE, DROP),
     "dead_letters": (READ, ADD),
+    "log_gaps": (READ, ADD),
     "model_assignments": (READ,),
 }
 LEARNER: Final[Rights] = {

@@ -20,7 +20,7 @@ from tests.faults.line import MakeLine, Message, good_png, wait_until
 from tests.faults.operated import odd_png, said
 from tests.faults.test_model_swap import Changing, rename
 from tests.integration.granted import GRANTED, Plant
-from tests.servers import NO_PGBOUNCER, PgBouncer
+from tests.servers import PgBouncer
 
 pytestmark = pytest.mark.usefixtures("forks")
 ROLES = {"run": "paedid_worker", "learn": "paedid_learner", "review": "paedid_reviewer"}
@@ -99,7 +99,6 @@ def plant(postgres_url: str) -> Iterator[Plant]:
         yield plant
 
 
-@NO_PGBOUNCER
 def test_a_day_through_pgbouncer_loses_nothing_doubles_nothing_and_keeps_the_bank(
     mortal: Plant, mortal_postgres: PostgresServer, make_line: MakeLine, bundle: Path, tmp_path: Path
 ) -> None:

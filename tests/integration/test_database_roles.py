@@ -25,7 +25,17 @@ from monitor.adapters.rule_store import SqlRuleStore
 from monitor.adapters.shadow_desk import SqlShadowDesk
 from monitor.clock import SystemClock
 from monitor.database_access import open_database
-from monitor.ports import BankEntry, BankKey, BatchOutcome, DriftReport, OrderKind, Policy, Removal, ReviewOutcome
+from monitor.ports import (
+    BankEntry,
+    BankKey,
+    BatchOutcome,
+    DriftReport,
+    LogGap,
+    OrderKind,
+    Policy,
+    Removal,
+    ReviewOutcome,
+)
 from monitor.publishing import OutboxRelay
 from schemas.errors import ServiceRefusedError
 from schemas.messages import Verdict
@@ -58,7 +68,7 @@ def work(engine: Engine) -> None:
     store = SqlInspectionStore(engine, "inspections")
     records = tuple(inspection(f"frame-{n}", n, image_sha256="0") for n in range(4))
     for _ in range(2):
-        store.record(BatchOutcome(records, (dead_letter(9),), (drift_report(),)))
+        store.record(BatchOutcome(records, (dead_letter(9),), (drift_report(),), (LogGap(records[0].position, 3),)))
         store.record_shadows(records)
     assert store.drift_report("cam1", "model-1") is not None
     messages = store.unpublished(10)

@@ -23,9 +23,8 @@ from schemas.errors import OperatorError, ServiceRefusedError
 from schemas.messages import Verdict
 from tests.faults.line import wait_until
 from tests.integration.records import dead_letter, inspection
-from tests.servers import NO_PGBOUNCER, PgBouncer
+from tests.servers import PgBouncer
 
-pytestmark = NO_PGBOUNCER
 SERVER_CONNECTIONS = 4
 # But what PgBouncer itself sets for each client.
 IN_SESSION = """
