@@ -15,7 +15,9 @@ from sqlalchemy import URL, create_engine, make_url, text
 from deploy.chaos.databases import PostgresServer
 from monitor import wiring
 from monitor.adapters import migrations
+from monitor.adapters.database import make_engine
 from monitor.adapters.database_refusals import explain_refusal, explain_unknown
+from monitor.adapters.inspections import SqlInspectionStore
 from monitor.database_access import open_database
 from monitor.settings import Settings
 from schemas.errors import ConfigurationError, OperatorError, ServiceRefusedError, ServiceUnavailableError
@@ -157,6 +159,26 @@ def test_what_the_server_refuses_is_told_in_its_own_words(
         assert "\n" not in str(caught.value)
         assert "-word" not in str(caught.value)
         assert "start it" not in str(caught.value).lower()
+
+
+def test_a_password_that_is_changed_while_a_program_runs_is_told_at_its_next_connection(guarded: str) -> None:
+    url = make_url(guarded).set(username="guarded", password=SECRET)
+    engine = make_engine(url)
+    store = SqlInspectionStore(engine, "inspections")
+    with pytest.raises(ServiceRefusedError, match="not those of this program"):
+        store.unpublished(1)
+    admin = create_engine(guarded, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text("ALTER ROLE guarded PASSWORD 'another'"))
+        try:
+            engine.dispose()
+            for _ in range(2):
+                with pytest.raises(ServiceRefusedError, match="it does not take the password for role 'guarded'"):
+                    store.unpublished(1)
+        finally:
+            connection.execute(text(f"ALTER ROLE guarded PASSWORD '{SECRET}'"))
+    for each in (engine, admin):
+        each.dispose()
 
 
 def test_a_password_that_is_not_escaped_is_refused_without_a_part_of_it() -> None:
