@@ -1,6 +1,7 @@
-"""What each program and each person needs to be allowed in PostgreSQL, and what to tell where a right is missing.
+"""What the programs need to be allowed in PostgreSQL, and what to tell where a right is missing.
 
-``docs/postgresql.md`` has the same rights as GRANT statements; a test holds the two together.
+``docs/postgresql.md`` has these rights as GRANT statements, and those of the people who use the commands. Tests hold
+the two together.
 """
 
 from __future__ import annotations
@@ -45,26 +46,6 @@ LEARNER: Final[Rights] = {
     "drift_states": (READ,),
     "model_assignments": (READ,),
 }
-# 'review', for people at the line.
-REVIEWER: Final[Rights] = {
-    VERSIONS: (READ,),
-    "inspections": (READ,),
-    "regions": (READ,),
-    "reviews": (READ, ADD, CHANGE),
-    "bank_entries": (READ,),
-    "bank_orders": (READ, ADD),
-}
-# 'bank', 'dlq' and 'model' as well.
-OPERATOR: Final[Rights] = {
-    **REVIEWER,
-    "bank_entries": (READ, ADD, CHANGE),
-    "learning_pauses": (READ, ADD, CHANGE),
-    "model_assignments": (READ, ADD),
-    "dead_letters": (READ, CHANGE),
-    "shadow_inspections": (READ,),
-    "drift_states": (READ,),
-}
-READER: Final[Rights] = {VERSIONS: (READ,), **{table.name: (READ,) for table in TABLES}}
 
 
 @dataclass(frozen=True, slots=True, order=True)
