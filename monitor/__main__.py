@@ -129,9 +129,9 @@ def camera(
         lot=lot,
         deadline_ms=deadline_ms,
     )
-    if summary.unacknowledged:
-        msg = f"{summary.unacknowledged} frames were not sent: stopped while Kafka was away. Send them again."
-        raise OperatorError(msg)
+    typer.echo(summary.told())
+    if summary.problem is not None:
+        raise OperatorError(summary.problem)
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,13 +12,15 @@ import structlog
 from pydantic import ValidationError
 
 from monitor.adapters.camera import Capture, CaptureSource, Encoding, open_source, redact
-from monitor.adapters.kafka import FrameSender, ensure_topics
+from monitor.adapters.kafka import FrameSender, prepare_topics
 from monitor.settings import KafkaSettings, LimitSettings
-from schemas.errors import ConfigurationError
+from monitor.signals import stopping_on_signals
+from schemas.errors import ConfigurationError, ServiceRefusedError
 from schemas.messages import FrameEvent, new_frame_id, utc_now
 
 SPOOL_BYTES = 256 * 2**20
-FLUSH_S = 10.0
+# With what a broker that hangs may hold up besides, an agent ends within 15 s of the signal.
+FLUSH_S = 5.0
 PROGRESS_S = 5.0
 WAIT_S = 0.005
 
@@ -28,23 +29,51 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class CameraSummary:
-    """What an agent did. ``sent`` = ``acknowledged`` + ``refused`` + ``unacknowledged``; ``dropped`` were never sent.
+    """What an agent did. ``taken`` = ``acknowledged`` + ``unacknowledged`` + ``too_large`` + ``spool_full``.
 
     Args:
-        sent: frames handed to Kafka.
+        taken: frames that came from the source.
         acknowledged: frames that the broker has for certain.
-        refused: frames larger than the topic allows.
-        unacknowledged: frames given up when the agent was stopped while the broker was away.
-        dropped: frames of a live source that came while too many waited for the broker.
+        unacknowledged: frames given up when the agent ended while the broker was away, or refused them.
+        too_large: frames dropped because they are larger than the topic takes.
+        spool_full: frames of a live source dropped because they came while too many waited for the broker.
         seconds: from the first frame to the last acknowledgement.
+        refusal: why the broker takes no more, if it said so.
     """
 
-    sent: int
+    taken: int
     acknowledged: int
-    refused: int
     unacknowledged: int
-    dropped: int
+    too_large: int
+    spool_full: int
     seconds: float
+    refusal: str | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Frames that nobody will inspect, though the broker was there."""
+        return self.too_large + self.spool_full
+
+    @property
+    def problem(self) -> str | None:
+        """What a person must know of, in one line; None if the broker has every frame."""
+        parts = []
+        if self.too_large:
+            parts.append(f"{self.too_large} frames were dropped: larger than the topic takes (max.message.bytes)")
+        if self.spool_full:
+            parts.append(f"{self.spool_full} frames were dropped: too many waited for Kafka")
+        if self.unacknowledged:
+            why = "Kafka refuses them" if self.refusal else "stopped while Kafka was away"
+            parts.append(f"{self.unacknowledged} frames were not sent: {why}. Send them again.")
+        return "; ".join([*([self.refusal] if self.refusal else []), *parts]) or None
+
+    def told(self) -> str:
+        """Return the account in one line."""
+        dropped = f"{self.dropped} dropped ({self.too_large} too large, {self.spool_full} while too many waited)"
+        return (
+            f"{self.taken} frames taken: {self.acknowledged} acknowledged, {self.unacknowledged} not acknowledged, "
+            f"{dropped}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +118,11 @@ def run_camera(
     Args:
         source: a folder of images, a video file, an OpenCV URL (RTSP, HTTP) or a device's number.
         camera: the camera's id, the key of every message.
-        kafka: the broker and the topics, which are created if absent.
-        limits: the largest frame, for topics that are created.
+        kafka: the broker and the frames topic, which is created if absent.
+        limits: the largest frame, for a topic that is created.
         rate: frames per second; None: as fast as the broker acknowledges, or as a live source delivers.
         loop: begin again at the end of a folder or file; every frame gets a new id.
-        limit: how many frames to send at most.
+        limit: after how many frames to end, whatever became of them.
         encoding: how video frames are encoded.
         part_serials: an image file's name without its suffix is the part's serial number.
         lot: the lot of every frame.
@@ -104,29 +133,39 @@ def run_camera(
     Raises:
         ConfigurationError: the source cannot be opened, or an id is malformed.
         ServiceUnavailableError: the broker does not answer at start. Later outages are waited out.
+        ServiceRefusedError: it refuses this client at start. Later it ends the agent, and the summary says so.
     """
     labels = FrameLabels(camera, lot, deadline_ms)
     _require_valid(labels)
     captures = open_source(source, encoding, rate=rate, part_serials=part_serials)
-    ensure_topics(kafka, limits)
-    sender = FrameSender(kafka, spool_bytes)
+    topics = prepare_topics(kafka, limits, {kafka.frames_topic: "Write"})
+    sender = FrameSender(kafka, spool_bytes, max_message_bytes=topics.max_message_bytes.get(kafka.frames_topic))
     with _stopping(stop) as stopped, contextlib.closing(sender):
         agent = _Agent(captures, sender, labels, stopped, rate)
         log.info("camera agent started", source=redact(source), camera=camera, topic=kafka.frames_topic, rate=rate)
         started = time.monotonic()
-        agent.stream(loop=loop, limit=limit)
-        agent.flush()
+        refusal = None
+        try:
+            agent.stream(loop=loop, limit=limit)
+            agent.flush()
+        except ServiceRefusedError as error:
+            refusal = str(error)
         summary = CameraSummary(
-            sent=sender.sent,
+            taken=agent.taken,
             acknowledged=sender.acknowledged,
-            refused=sender.refused,
             unacknowledged=sender.waiting,
-            dropped=agent.dropped,
+            too_large=sender.too_large,
+            spool_full=agent.spool_full,
             seconds=time.monotonic() - started,
+            refusal=refusal,
         )
-    if summary.unacknowledged:
-        log.error("stopped while Kafka was away; these frames will not be inspected", frames=summary.unacknowledged)
-    log.info("camera agent ended", sent=summary.sent, acknowledged=summary.acknowledged, dropped=summary.dropped)
+    log.info(
+        "camera agent ended",
+        taken=summary.taken,
+        acknowledged=summary.acknowledged,
+        unacknowledged=summary.unacknowledged,
+        dropped=summary.dropped,
+    )
     return summary
 
 
@@ -137,14 +176,18 @@ class _Agent:
     labels: FrameLabels
     stop: threading.Event
     rate: float | None
-    dropped: int = 0
+    spool_full: int = 0
     next_report: float = 0.0
+
+    @property
+    def taken(self) -> int:
+        return self.sender.taken + self.spool_full
 
     def stream(self, *, loop: bool, limit: int | None) -> None:
         for capture in self._paced(loop=loop):
             self._send(capture)
             self._report()
-            if self.sender.sent == limit:
+            if self.taken == limit:
                 return
 
     def _paced(self, *, loop: bool) -> Iterator[Capture]:
@@ -166,7 +209,9 @@ class _Agent:
         while not self.sender.offer(event, capture.data):
             if self.source.live:
                 # The next frame is worth more than this one: waiting would only make all of them late.
-                self.dropped += 1
+                if not self.spool_full:
+                    log.error("Frames are dropped: too many wait for Kafka", waiting=self.sender.waiting)
+                self.spool_full += 1
                 return
             if self.stop.wait(WAIT_S):
                 return
@@ -188,7 +233,8 @@ class _Agent:
         if now >= self.next_report:
             sender = self.sender
             if self.next_report:
-                log.info("frames", sent=sender.sent, acknowledged=sender.acknowledged, dropped=self.dropped)
+                dropped = sender.too_large + self.spool_full
+                log.info("frames", taken=self.taken, acknowledged=sender.acknowledged, dropped=dropped)
             self.next_report = now + PROGRESS_S
 
 
@@ -208,10 +254,5 @@ def _stopping(stop: threading.Event | None) -> Iterator[threading.Event]:
         yield stop
         return
     stop = threading.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
-    try:
+    with stopping_on_signals(stop):
         yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

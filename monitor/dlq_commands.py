@@ -130,7 +130,7 @@ def replay(
             typer.echo("Nothing to replay.")
             return
         with _topic(context.obj) as topic:
-            ensure_topics(context.obj.kafka, context.obj.limits)
+            ensure_topics(context.obj.kafka, context.obj.limits, {context.obj.kafka.frames_topic: "Write"})
             placed = _located(desk, topic, chosen, search)
             sending = send(desk, topic, placed, by or getpass.getuser())
             with _progress() as bar:

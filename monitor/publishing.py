@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
@@ -34,23 +33,14 @@ class OutboxRelay:
         store: the database.
         publisher: used by this relay's thread alone.
         clock: for when to tidy up.
-        on_refusal: called on the relay's thread, once, when the database refuses what no waiting mends; the relay has
-            ended then, and ``raise_refusal`` tells why.
     """
 
-    def __init__(
-        self,
-        store: InspectionStore,
-        publisher: Publisher,
-        clock: Clock,
-        on_refusal: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, store: InspectionStore, publisher: Publisher, clock: Clock) -> None:
         self._store = store
         self._publisher = publisher
         self._clock = clock
-        self._on_refusal = on_refusal
-        self._refusal: ServiceRefusedError | None = None
         self._forget_due = clock.monotonic()
+        self._refused = ""
         self._poked = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -69,11 +59,6 @@ class OutboxRelay:
         self._poked.set()
         self._thread.join(timeout)
 
-    def raise_refusal(self) -> None:
-        """Raise ServiceRefusedError if that is what ended the relay."""
-        if self._refusal is not None:
-            raise self._refusal
-
     def _run(self) -> None:
         while True:
             self._poked.clear()
@@ -90,9 +75,6 @@ class OutboxRelay:
             except Exception as error:  # noqa: BLE001 - see above; it is raised only while stopping
                 log.warning("Leaving with unpublished results; the next start publishes them", error=str(error))
                 return
-            if self._refusal is not None:
-                self._on_refusal()
-                return
             if last:
                 return
             self._poked.wait(LOOK_EVERY_S)
@@ -102,7 +84,12 @@ class OutboxRelay:
             self.publish_all()
             self.forget_some()
         except ServiceRefusedError as error:
-            self._refusal = error
+            # Told by itself: it may come in the midst of an outage, and no waiting ends it.
+            if str(error) != self._refused:
+                log.error("Results are refused; they wait in the database until somebody mends it", error=str(error))  # noqa: TRY400
+            self._refused = str(error)
+            raise
+        self._refused = ""
 
     def forget_some(self) -> None:
         """Delete some of what was published a day ago and before, now and then.
@@ -133,5 +120,7 @@ class OutboxRelay:
 
 def _say_away(error: BaseException) -> None:
     OUTAGES.labels(service="outbox").inc()
+    if isinstance(error, ServiceRefusedError):  # told already
+        return
     unexpected = None if isinstance(error, StoreUnavailableError) else error
     log.warning("Results cannot be published; they wait in the database", error=str(error), exc_info=unexpected)

@@ -1,7 +1,8 @@
 """Every knob, validated once: defaults, then one YAML file, then environment variables.
 
 ``kafka.bootstrap_servers`` in YAML is ``PAEDID_KAFKA__BOOTSTRAP_SERVERS`` in the environment; with ``_FILE`` appended
-the variable names a file that holds the value (a mounted secret).
+the variable names a file that holds the value (a mounted secret). A setting whose own name ends in ``_file``, such as
+``kafka.ssl_ca_file``, is the path of a file: ``PAEDID_KAFKA__SSL_CA_FILE`` holds that path.
 """
 
 from __future__ import annotations
@@ -9,67 +10,52 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 
 from monitor import settings_values as values
+from monitor.settings_kafka import KafkaSettings
+from monitor.settings_section import Seconds, Section
 from schemas.errors import ConfigurationError
 from schemas.messages import Identifier
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "HIDDEN",
+    "PREFIX",
+    "BatchSettings",
+    "CameraSettings",
+    "DatabaseSettings",
+    "ImageSettings",
+    "KafkaSettings",
+    "LimitSettings",
+    "LogSettings",
+    "MetricsSettings",
+    "ModelSettings",
+    "OverloadPolicy",
+    "RedisSettings",
+    "ReviewSettings",
+    "RuleSettings",
+    "Settings",
+    "load_settings",
+    "redact",
+]
 
 PREFIX = "PAEDID_"
 CONFIG_VARIABLE = "PAEDID_CONFIG"
 
 HIDDEN = "..."
 
-TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._\-]{1,249}$")]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Pitch = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 
 
 OverloadPolicy = Literal["wait", "skip-oldest", "deadline"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class KafkaSettings(_Section):
-    """Where frames come from and results go to."""
-
-    bootstrap_servers: Annotated[str, AfterValidator(values.bootstrap)] = "127.0.0.1:9092"
-    """The brokers, host:port, separated by commas."""
-    group: TopicName = "paedid-monitor"
-    """The consumer group: workers of one group share the cameras between them."""
-    frames_topic: TopicName = "frames"
-    """Where the camera agents send frames."""
-    dead_topic: TopicName = "frames.dead"
-    """Where frames go that can never be inspected, with their original bytes and the reason."""
-    inspections_topic: TopicName = "inspections"
-    """Where results are published."""
-    partitions: Annotated[int, Field(ge=1, le=1000)] = 4
-    """Partitions of topics that are created here because they are absent: at most so many workers share them, and
-    cameras beyond so many wait for each other."""
-    group_instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._\-]{1,249}$")] | None = None
-    """A name of this worker's own (static membership), the same after a restart: its cameras do not go to the others
-    meanwhile. In Kubernetes, the name of a StatefulSet's pod."""
-    session_timeout_ms: Annotated[int, Field(ge=6000, le=1_800_000)] | None = None
-    """After so long without a sign of life, a worker's cameras go to the others. Default: 6000, or 45000 with
-    group_instance_id, where it must be longer than a restart takes."""
-    heartbeat_interval_ms: Annotated[int, Field(ge=100, le=600_000)] = 1000
-    """How often a worker gives a sign of life."""
-    connect_timeout_s: Seconds = 10.0
-    """How long to wait for the broker at start."""
-
-    @property
-    def session_ms(self) -> int:
-        """``session_timeout_ms``, or its default."""
-        return self.session_timeout_ms or (45_000 if self.group_instance_id else 6000)
-
-
-class RedisSettings(_Section):
+class RedisSettings(Section):
     """Where the memory bank lives online."""
 
     url: Annotated[str, AfterValidator(values.redis_url)] = "redis://127.0.0.1:6379/0"
@@ -82,7 +68,7 @@ class RedisSettings(_Section):
     """Edits kept per bank; a worker further behind reads the bank as a whole."""
 
 
-class DatabaseSettings(_Section):
+class DatabaseSettings(Section):
     """Where results, masks, reviews and the bank's history are kept."""
 
     url: Annotated[SecretStr, AfterValidator(values.database_url)] = SecretStr("sqlite:///monitor.db")
@@ -91,7 +77,7 @@ class DatabaseSettings(_Section):
     """Bring the tables up to date at start. Where another job does that, turn it off: old tables are then an error."""
 
 
-class ImageSettings(_Section):
+class ImageSettings(Section):
     """Which frames are kept for review, and where (any fsspec URL: a folder, file://, s3://)."""
 
     url: Annotated[str, Field(min_length=1)] = "images"
@@ -105,7 +91,7 @@ class ImageSettings(_Section):
     """With keep: flagged, the share of the normal frames kept as well, for people to look at a sample."""
 
 
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """Which model inspects, and on what."""
 
     bundle: Path = Path("bundle")
@@ -118,7 +104,7 @@ class ModelSettings(_Section):
     bank does not know of it is kept."""
 
 
-class BatchSettings(_Section):
+class BatchSettings(Section):
     """How frames are gathered into batches: when either limit is reached, the batch is inspected."""
 
     max_frames: Annotated[int, Field(ge=1, le=1024)] = 16
@@ -132,7 +118,7 @@ class BatchSettings(_Section):
     """Threads that decode images."""
 
 
-class LimitSettings(_Section):
+class LimitSettings(Section):
     """Limits on what comes from outside; a frame beyond them goes to the dead letters."""
 
     max_frame_bytes: Annotated[int, Field(ge=1024, le=512 * 2**20)] = 32 * 2**20
@@ -143,7 +129,7 @@ class LimitSettings(_Section):
     """Frames captured further in the future go to the dead letters: a clock is wrong, the camera's or the worker's."""
 
 
-class CameraSettings(_Section):
+class CameraSettings(Section):
     """Which cameras there are, and how large things are that they see: with it, defects are measured in mm as well."""
 
     known: Annotated[tuple[Identifier, ...], BeforeValidator(values.names), Field(max_length=10_000)] = ()
@@ -156,14 +142,18 @@ class CameraSettings(_Section):
     """Which frames are stored uninspected when more come than can be inspected. deadline: those that would get their
     verdict later than their camera waits for it (its frames say how long, in ce_deadlinems; one that does not say,
     waits). skip-oldest: those behind which most_waiting newer ones wait. wait: none, so they get later and later."""
-    overload_of: Annotated[dict[Identifier, OverloadPolicy], BeforeValidator(values.by_camera)] = {}
+    overload_of: Annotated[dict[Identifier, OverloadPolicy], BeforeValidator(values.by_camera)] = Field(
+        default_factory=dict
+    )
     """For cameras that differ, by name: {line-1: wait, line-2: skip-oldest}."""
     most_waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """For skip-oldest: so many newer frames may wait in the frame's partition of Kafka."""
 
     pixel_pitch_um: Pitch | None = None
     """What a pixel covers of the part (not of the sensor), in micrometres: field of view / pixels. For all cameras."""
-    pixel_pitch_um_of: Annotated[dict[Identifier, Pitch], BeforeValidator(values.by_camera)] = {}
+    pixel_pitch_um_of: Annotated[dict[Identifier, Pitch], BeforeValidator(values.by_camera)] = Field(
+        default_factory=dict
+    )
     """For cameras that differ, by name: {line-1: 12.5, line-2: 40}."""
 
     def overload_at(self, camera: str) -> OverloadPolicy:
@@ -175,14 +165,14 @@ class CameraSettings(_Section):
         return self.pixel_pitch_um_of.get(camera, self.pixel_pitch_um)
 
 
-class ReviewSettings(_Section):
+class ReviewSettings(Section):
     """The learner."""
 
     poll_interval_s: Seconds = 0.1
     """How often the learner looks for new reviews."""
 
 
-class RuleSettings(_Section):
+class RuleSettings(Section):
     """Learning without a person: frames beyond doubt are confirmed by a rule, seen and taken back like a person's."""
 
     enabled: bool = False
@@ -197,7 +187,7 @@ class RuleSettings(_Section):
     """At most so many a day and camera."""
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """How the programs report."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -206,7 +196,7 @@ class LogSettings(_Section):
     """console for people, json for machines; auto: console on a terminal."""
 
 
-class MetricsSettings(_Section):
+class MetricsSettings(Section):
     """Prometheus metrics; 0 turns the port off."""
 
     host: str = "127.0.0.1"
@@ -215,7 +205,7 @@ class MetricsSettings(_Section):
     """0: no metrics are served."""
 
 
-class Settings(_Section):
+class Settings(Section):
     """All settings."""
 
     kafka: KafkaSettings = KafkaSettings()
@@ -281,7 +271,7 @@ def _apply_environment(found: dict[str, Any], environment: Mapping[str, str]) ->
             continue
         section, _, key = name.removeprefix(PREFIX).lower().partition("__")
         value = text
-        if key.endswith("_file"):
+        if key.endswith("_file") and key not in _keys(section):
             key = key.removesuffix("_file")
             try:
                 value = values.read_text(Path(text)).strip()
@@ -295,21 +285,33 @@ def _apply_environment(found: dict[str, Any], environment: Mapping[str, str]) ->
 
 def _explain(error: ValidationError, origins: Mapping[str, str], config: Path | None) -> ConfigurationError:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"][:2])
+    context = first.get("ctx", {})
+    section, *names = (str(part) for part in first["loc"])
+    # Of a section as a whole: it says itself which key is wrong, and all its values, secrets among them, are the input.
+    names, value = ([context["key"]], context["value"]) if "key" in context else (names[:1], first.get("input"))
+    key = ".".join([section, *names])
     place = f"the environment variable {origins[key]}" if key in origins else f"{config}" if config else "the settings"
     if first["type"] == "extra_forbidden":
-        known = [f"{section}.{name}" for section, model in _sections().items() for name in model.model_fields]
+        known = [f"{section}.{name}" for section in _sections() for name in _keys(section)]
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"Did you mean {close[0]}?" if close else "'paedid-monitor settings' lists all keys."
         return ConfigurationError(key, "...", f"there is no such setting (in {place})", hint)
-    secret = any(part in key for part in ("password", "database.url"))
-    value = first.get("input")
-    if secret:
+    if not names or _is_secret(section, names[0]):
         value = HIDDEN
+    elif isinstance(value, Path):
+        value = str(value)
     elif isinstance(value, str):
         value = redact(value)
     problem = first["msg"].removeprefix("Value error, ")
     return ConfigurationError(key, value, f"{problem} (in {place})", "'paedid-monitor settings' explains each key.")
+
+
+def _is_secret(section: str, key: str) -> bool:
+    return "SecretStr" in str(_sections()[section].model_fields[key].annotation)
+
+
+def _keys(section: str) -> Collection[str]:
+    return _sections()[section].model_fields if section in _sections() else ()
 
 
 def _sections() -> dict[str, type[BaseModel]]:

@@ -34,7 +34,7 @@ def _on_one_line(text: str | None) -> str:
 
 
 def _without_secrets(key: str, value: object) -> object:
-    if key != "url":
+    if value is None or not (key == "url" or key.endswith("_url")):
         return HIDDEN if isinstance(value, SecretStr) else value
     # People must be able to see where their data goes.
     return redact(value.get_secret_value() if isinstance(value, SecretStr) else str(value))

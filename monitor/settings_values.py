@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import SecretStr
@@ -52,6 +53,35 @@ def bootstrap(value: str) -> str:
         if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:  # noqa: PLR2004 - the ports there are
             msg = f"{server.strip()!r} is not host:port"
             raise ValueError(msg)
+    return value
+
+
+def readable_file(value: Path) -> Path:
+    """Require a file that can be read."""
+    try:
+        value.open("rb").close()
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
+    return value
+
+
+def not_empty(value: SecretStr) -> SecretStr:
+    """Require a secret that is one."""
+    if not value.get_secret_value():
+        msg = "it is empty"
+        raise ValueError(msg)
+    return value
+
+
+def https_url(value: str) -> str:
+    """Require an https URL that holds no password."""
+    parts = urlsplit(value)
+    if parts.scheme != "https" or not parts.hostname:
+        msg = "not an https:// URL"
+        raise ValueError(msg)
+    if parts.username is not None or parts.password is not None:
+        msg = "the URL holds a user; the client's id and secret have settings of their own"
+        raise ValueError(msg)
     return value
 
 

@@ -77,7 +77,7 @@ def run_worker(
     stop = stop or threading.Event()
     # Decoding has its own threads; OpenCV's would only multiply them.
     cv2.setNumThreads(1)
-    relay = OutboxRelay(ports.store, ports.results, clock, on_refusal=stop.set)
+    relay = OutboxRelay(ports.store, ports.results, clock)
     posts = PostMaker(ports.load, ports.banks, ports.store, clock)
     default = Chosen(inspector.manifest.model_id, settings.model.bundle)
     models = Models(ports.assignments, default, posts.of(inspector), posts.load, clock, "Inspecting")
@@ -106,5 +106,4 @@ def run_worker(
             pipeline.run(stop)
         finally:
             relay.stop()
-        relay.raise_refusal()
     log.info("Stopped")

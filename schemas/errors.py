@@ -62,18 +62,17 @@ class ServiceUnavailableError(OperatorError):
 
 
 class ServiceRefusedError(OperatorError):
-    """A server answered, and refused: a wrong password, a missing right. Waiting mends nothing.
+    """A server answers and refuses, or is not to be trusted: a password, a certificate, a right. Waiting mends nothing.
 
     Args:
-        service: the server's name, for people.
-        key: the setting that names it.
-        address: where it is, without secrets.
-        problem: what it refuses, without secrets.
-        remedy: what to do.
+        service: which one, e.g. Kafka.
+        address: where it listens.
+        problem: what is refused, for whom and on what; no secret.
+        remedy: what to do, a sentence.
     """
 
-    def __init__(self, service: str, key: str, address: str, problem: str, remedy: str) -> None:
-        super().__init__(f"{service} at {key} = {address!r} refuses: {_cut(problem)}. {remedy}")
+    def __init__(self, service: str, address: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{service} at {address} {_cut(problem)}. {remedy}")
         self.service = service
 
 

@@ -20,6 +20,7 @@ import hypothesis
 import pytest
 import redis
 import structlog
+from pydantic import BaseModel, SecretStr
 from sqlalchemy import URL, create_engine, make_url, text
 
 from deploy.local.apache_kafka import VARIABLE as KAFKA_LIBS
@@ -96,6 +97,12 @@ def kafka_settings(broker: str, topics: Callable[[str], str]) -> KafkaSettings:
         dead_topic=topics("dead"),
         inspections_topic=topics("inspections"),
     )
+
+
+def as_written(settings: BaseModel) -> dict[str, object]:
+    """Return a section of settings as a file would have it, with its secrets."""
+    values = settings.model_dump().items()
+    return {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values}
 
 
 def own_redis_database(url: str) -> str:
@@ -271,7 +278,7 @@ def make_line(bundle: Path, kafka_settings: KafkaSettings, redis_url: str, tmp_p
         line = kind(
             directory,
             {
-                "kafka": kafka_settings.model_dump() | own,
+                "kafka": as_written(kafka_settings) | own,
                 "redis": {"url": redis_url},
                 "database": {"url": database_url},
                 "images": {"url": str(directory / "images")},

@@ -10,7 +10,7 @@ import time
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 # Three programs and four servers share the machine; to be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -22,13 +22,16 @@ from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import create_engine
 
+from deploy.chaos.brokers import StormyBroker, make_broker
 from deploy.chaos.databases import PostgresServer, SqliteFile, StormyDatabase
 from deploy.chaos.feed import Feed
 from deploy.chaos.load import Run, line, run_policy
 from deploy.chaos.plan import Plan
 from deploy.chaos.reviewer import Reviewer
+from deploy.chaos.rolling import WORKERS, RollingRestart
 from deploy.chaos.storm import Storm
 from deploy.chaos.world import World
+from deploy.local.apache_kafka import VARIABLE, ApacheKafka
 from deploy.local.quick import train_quickly
 from monitor.adapters.artifacts import load_bundle
 from monitor.adapters.database import connect
@@ -36,6 +39,8 @@ from monitor.adapters.review_desk import ReviewDesk
 from monitor.logs import configure_logging
 from monitor.settings import LogSettings
 from schemas.commands import run_app
+
+KAFKA_BROKERS: Final = 3
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -55,6 +60,12 @@ class Policy(StrEnum):
     DEADLINE = "deadline"
 
 
+Brokers = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=9, help="Brokers of Apache Kafka (KAFKA_LIBS names its jars); 0: the embedded one. Default: 3, or 0."
+    ),
+]
 DatabaseOption = Annotated[Database, typer.Option(help="Which database is used.")]
 Bundle = Annotated[
     Path | None,
@@ -76,17 +87,21 @@ def storm(
     rate: Annotated[float, typer.Option(min=0.1, help="Frames a second.")] = 20.0,
     seed: Annotated[int, typer.Option(help="Of who dies when.")] = 0,
     database: DatabaseOption = Database.SQLITE,
+    brokers: Brokers = None,
     bundle: Bundle = None,
     out: Out = Path("chaos"),
 ) -> None:
-    """Kill workers, learner, broker, bank and database, at random and at every commit point; count what is left.
+    """Kill workers, learner, broker or leader, bank and database, at random and at commit points; count what is left.
 
     Prints one line of JSON. Exit code 1: a frame is missing or there twice, or a bank is not what it should be.
     """
     directory, console, trained = _prepare(out, bundle)
     started = time.monotonic()
-    figures = _run(directory, trained, database, Plan(kills, seed), frames, rate, console)
+    broker = _broker(directory, brokers, console)
+    with World(directory, trained, _make(database, directory), broker) as world:
+        figures = _run(world, Plan(kills, seed), frames, rate, console)
     figures |= {"seconds": round(time.monotonic() - started), "seed": seed, "database": database.value}
+    figures |= {"broker": broker.name}
     typer.echo(json.dumps(figures))
     if not sound(figures):
         raise typer.Exit(1)
@@ -133,6 +148,46 @@ def load(
 
 
 @app.command()
+def brokers(
+    frames: Annotated[int, typer.Option(min=100, help="Frames in each burst.")] = 1500,
+    rounds: Annotated[int, typer.Option(min=1, help="Pairs of measurements.")] = 3,
+    database: DatabaseOption = Database.SQLITE,
+    bundle: Bundle = None,
+    out: Out = Path("chaos"),
+) -> None:
+    """Measure how many frames a second a worker inspects from Apache Kafka (one broker) and from the embedded one."""
+    directory, console, trained = _prepare(out, bundle)
+    rates: dict[str, list[float]] = {"embedded": [], "apache kafka": []}
+    for number in range(rounds):
+        for count, (name, measured) in enumerate(rates.items()):
+            place = directory / f"{number}-{count}"
+            place.mkdir()
+            with line(place, trained, _make(database, place), brokers=count) as run:
+                measured.append(run.capacity(frames))
+            console.print(f"{name}: {measured[-1]:.0f} frames/s")
+    ratio = float(np.median(rates["apache kafka"]) / np.median(rates["embedded"]))
+    frames_per_s = {name: [round(rate) for rate in measured] for name, measured in rates.items()}
+    typer.echo(json.dumps({"frames_per_s": frames_per_s, "apache_kafka_against_embedded": round(ratio, 2)}))
+
+
+@app.command()
+def restart(
+    static: Annotated[bool, typer.Option("--static", help="Each worker has a kafka.group_instance_id.")] = False,
+    rate: Annotated[float, typer.Option(min=0.1, help="Frames a second.")] = 8.0,
+    brokers: Brokers = None,
+    bundle: Bundle = None,
+    out: Out = Path("chaos"),
+) -> None:
+    """Measure how long frames wait while a fourth worker joins, and while four are restarted one after the other."""
+    directory, console, trained = _prepare(out, bundle)
+    count = 1 if brokers is None and ApacheKafka.is_available() else brokers or 0
+    with Progress(console=console) as progress:
+        task = progress.add_task("restart", total=1 + WORKERS)
+        figures = RollingRestart(directory, trained, count, rate, static=static).run(lambda: progress.advance(task))
+    typer.echo(json.dumps({"static": static, "brokers": count} | figures))
+
+
+@app.command()
 def pair(
     frames: Annotated[int, typer.Option(min=100, help="Frames in each burst.")] = 3000,
     rounds: Annotated[int, typer.Option(min=1, help="Pairs of measurements.")] = 3,
@@ -166,6 +221,14 @@ def _prepare(out: Path, bundle: Path | None) -> tuple[Path, Console, Path]:
     return directory, console, trained
 
 
+def _broker(directory: Path, brokers: int | None, console: Console) -> StormyBroker:
+    if brokers is None:
+        brokers = KAFKA_BROKERS if ApacheKafka.is_available() else 0
+        if not brokers:
+            console.print(f"{VARIABLE} names no Apache Kafka: the embedded broker is used, which loses all when killed")
+    return make_broker(directory, brokers)
+
+
 def _make(database: Database, directory: Path) -> StormyDatabase:
     return SqliteFile(directory) if database is Database.SQLITE else PostgresServer()
 
@@ -176,26 +239,23 @@ def sound(figures: dict[str, object]) -> bool:
     return figures["bank_consistent"] is True and not any(figures[key] for key in nothing)
 
 
-def _run(
-    directory: Path, bundle: Path, database: Database, plan: Plan, frames: int, rate: float, console: Console
-) -> dict[str, object]:
-    with World(directory, bundle, _make(database, directory)) as world:
-        feed = Feed(world.settings.kafka, rate)
-        desk = connect(world.settings.database)
-        engine = create_engine(world.database.url, pool_pre_ping=True)
-        raging = Storm(world, plan, feed, Reviewer(ReviewDesk(desk), feed.kinds), engine)
-        try:
-            with Progress(console=console) as progress:
-                task = progress.add_task("kills", total=plan.total)
-                raging.rage(frames, lambda done: progress.update(task, completed=done))
-                progress.update(task, description="calm", completed=plan.total)
-                raging.calm()
-            return _figures(raging, feed, console)
-        finally:
-            raging.stop()
-            feed.close()
-            engine.dispose()
-            desk.dispose()
+def _run(world: World, plan: Plan, frames: int, rate: float, console: Console) -> dict[str, object]:
+    feed = Feed(world.settings.kafka, rate)
+    desk = connect(world.settings.database)
+    engine = create_engine(world.database.url, pool_pre_ping=True)
+    raging = Storm(world, plan, feed, Reviewer(ReviewDesk(desk), feed.kinds), engine)
+    try:
+        with Progress(console=console) as progress:
+            task = progress.add_task("kills", total=plan.total)
+            raging.rage(frames, lambda done: progress.update(task, completed=done))
+            progress.update(task, description="calm", completed=plan.total)
+            raging.calm()
+        return _figures(raging, feed, console)
+    finally:
+        raging.stop()
+        feed.close()
+        engine.dispose()
+        desk.dispose()
 
 
 def _figures(storm: Storm, feed: Feed, console: Console) -> dict[str, object]:

@@ -14,6 +14,7 @@ import psutil
 from sqlalchemy import Engine, create_engine, func, select
 from sqlalchemy.orm import Session
 
+from deploy.chaos.brokers import make_broker
 from deploy.chaos.databases import StormyDatabase
 from deploy.chaos.feed import CAMERAS, SPOOL_BYTES
 from deploy.chaos.world import Fate, Life, World
@@ -187,6 +188,7 @@ def line(
     database: StormyDatabase,
     workers: int = 1,
     *,
+    brokers: int = 0,
     apart: bool = False,
     **sections: Mapping[str, object],
 ) -> Iterator[Run]:
@@ -197,11 +199,12 @@ def line(
         bundle: the model.
         database: which.
         workers: how many share the cameras.
+        brokers: of Apache Kafka; 0: the embedded one.
         apart: each on a core of its own.
         sections: settings of the monitor.
     """
     with ExitStack() as stack:
-        world = stack.enter_context(World(directory, bundle, database, **sections))
+        world = stack.enter_context(World(directory, bundle, database, make_broker(directory, brokers), **sections))
         engine = create_engine(world.database.url)
         stack.callback(engine.dispose)
         belt = Belt(world, read_manifest(bundle).architecture.input.height)

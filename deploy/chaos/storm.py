@@ -26,7 +26,6 @@ FATE_PATIENCE_S: Final = 40.0  # a life that has not met its fate by then is end
 READY_S: Final = 8.0  # by then a program works
 RESTART_S: Final = 0.5
 STRIKE_PAUSE_S: Final = (6.0, 14.0)
-BROKER_AWAY_S: Final = 1.5
 STALLED_S: Final = 60.0  # frames that still come to their end may take longer
 LOOK_S: Final = 0.5
 QUIET_S: Final = 5.0  # longer than the learner takes to look at its banks again
@@ -206,16 +205,16 @@ class Storm:
             self._world.kill_valkey(losing_all=target is Target.EMPTIED_BANK)
 
     def _strike_broker(self) -> None:
-        """Kill the broker, and send again what it had acknowledged and nobody had come to.
+        """Kill the broker; if it forgets, send again what it had acknowledged and nobody had come to.
 
         What was committed before must be stored: only the rest may be said to be forgotten by the broker.
         """
         self._note_lost()
-        self._world.kill_broker()
+        self._world.broker.kill(self._world.settings.kafka.frames_topic, self._plan.chance)
         acknowledged = self._feed.acknowledged()
-        time.sleep(BROKER_AWAY_S)
-        self._world.start_broker()
-        self._feed.send_again(acknowledged - self.ends.frames)
+        self._world.restore_broker()
+        if self._world.broker.forgets:
+            self._feed.send_again(acknowledged - self.ends.frames)
 
     def _note_lost(self) -> None:
         try:

@@ -14,10 +14,11 @@ from typing import Final, Self
 
 import yaml
 
+from deploy.chaos.brokers import StormyBroker
 from deploy.chaos.databases import StormyDatabase
 from deploy.chaos.points import CommitPoint, ProgramKind
 from deploy.local.programs import Program
-from deploy.local.servers import TansuBroker, ValkeyServer
+from deploy.local.servers import ValkeyServer
 from monitor.adapters import migrations
 from monitor.adapters.kafka import ensure_topics
 from monitor.settings import Settings, load_settings
@@ -56,13 +57,14 @@ class Life:
         kind: which program.
         name: names its log.
         fate: how it ends.
+        config: its settings; default: the world's.
     """
 
-    def __init__(self, world: World, kind: ProgramKind, name: str, fate: Fate) -> None:
+    def __init__(self, world: World, kind: ProgramKind, name: str, fate: Fate, config: Path | None = None) -> None:
         self.fate = fate
         self.kind = kind
         self.started = time.monotonic()
-        arguments = ["--config", str(world.config), COMMANDS[kind]]
+        arguments = ["--config", str(config or world.config), COMMANDS[kind]]
         module = "monitor"
         if fate.point is not None:
             module, arguments = "deploy.chaos.doomed", [fate.point.name, str(fate.hits), "SIGKILL", *arguments]
@@ -126,18 +128,24 @@ class World:
         directory: where everything goes; made when absent.
         bundle: the model.
         database: which.
+        broker: which.
         sections: settings that differ from those of the storm.
     """
 
     def __init__(
-        self, directory: Path, bundle: Path, database: StormyDatabase, **sections: Mapping[str, object]
+        self,
+        directory: Path,
+        bundle: Path,
+        database: StormyDatabase,
+        broker: StormyBroker,
+        **sections: Mapping[str, object],
     ) -> None:
         self._sections = sections
         self.directory = directory.resolve()
         self.config = self.directory / "monitor.yaml"
         self.database = database
+        self.broker = broker
         self._bundle = bundle.resolve()
-        self._broker = TansuBroker(self.directory / "tansu")
         self._valkey = ValkeyServer(self.directory / "valkey")
         self._running = ExitStack()
 
@@ -149,7 +157,7 @@ class World:
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            stack.enter_context(self._broker)
+            stack.enter_context(self.broker)
             stack.enter_context(self._valkey)
             stack.enter_context(self.database)
             self._write_settings()
@@ -165,13 +173,9 @@ class World:
         """Make the topics, as a plant's broker would still have them."""
         ensure_topics(self.settings.kafka, self.settings.limits)
 
-    def kill_broker(self) -> None:
-        """Kill the broker; all it held is gone. `start_broker` starts an empty one."""
-        self._broker.kill()
-
-    def start_broker(self) -> None:
-        """Start the broker again, on the same port, with its topics empty."""
-        self._broker.start()
+    def restore_broker(self) -> None:
+        """Start the broker again, with its topics: empty ones if it forgets."""
+        self.broker.restore()
         self.make_topics()
 
     def kill_valkey(self, *, losing_all: bool) -> None:
@@ -183,7 +187,7 @@ class World:
 
     def _write_settings(self) -> None:
         servers = {
-            "kafka": {"bootstrap_servers": self._broker.address, "session_timeout_ms": SESSION_TIMEOUT_MS},
+            "kafka": {"bootstrap_servers": self.broker.address, "session_timeout_ms": SESSION_TIMEOUT_MS},
             "redis": {"url": self._valkey.url, "timeout_s": 1.0},
             "database": {"url": self.database.url},
             "images": {"url": str(self.directory / "images"), "keep": "all"},

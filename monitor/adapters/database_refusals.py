@@ -166,7 +166,7 @@ def refusal(url: URL, problem: str, remedy: str) -> ServiceRefusedError:
     for secret in (url.password, *(url.query.get(name) for name in ("password", "sslpassword"))):
         if isinstance(secret, str) and len(secret) > 2:  # noqa: PLR2004 - shorter ones are in many words
             problem, remedy = problem.replace(secret, HIDDEN), remedy.replace(secret, HIDDEN)
-    return ServiceRefusedError("PostgreSQL", KEY, safe_url(url), problem, remedy)
+    return ServiceRefusedError("PostgreSQL", f"{KEY} = {safe_url(url)!r}", f"refuses: {problem}", remedy)
 
 
 def is_of_a_row(error: BaseException) -> bool:

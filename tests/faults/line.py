@@ -28,6 +28,7 @@ from deploy.local.quick import LINE
 from deploy.simulation import SimulatedLine
 from monitor.adapters import migrations
 from monitor.adapters.kafka import ensure_topics
+from monitor.adapters.kafka.connection import client_options
 from monitor.settings import KafkaSettings, Settings
 from schemas.messages import FrameEvent, new_frame_id
 
@@ -122,7 +123,7 @@ class Line:
     @cached_property
     def _producer(self) -> KafkaProducer:
         """Made once: a connection for each frame would cost more than the frame."""
-        return self._closing.enter_context(KafkaProducer(bootstrap_servers=self.kafka.bootstrap_servers))
+        return self._closing.enter_context(KafkaProducer(**client_options(self.kafka, 10.0)))
 
     def query(self, sql: str, **parameters: object) -> list[Any]:
         """Return the rows of a query."""
@@ -156,7 +157,7 @@ class Line:
     @contextmanager
     def consumer(self, topic: str) -> Iterator[KafkaConsumer]:
         with KafkaConsumer(
-            bootstrap_servers=self.kafka.bootstrap_servers, group_id=self.kafka.group, auto_offset_reset="earliest",
+            **client_options(self.kafka, 10.0), group_id=self.kafka.group, auto_offset_reset="earliest",
             enable_auto_commit=False,
         ) as consumer:  # fmt: skip
             consumer.assign([TopicPartition(topic, partition) for partition in range(self.kafka.partitions)])

@@ -220,7 +220,7 @@ def test_a_member_that_the_group_refuses_says_so_in_one_line(settings: KafkaSett
             while not older.assignment():
                 assert time.monotonic() < deadline
                 older.poll(100)
-            with closing(KafkaSource(settings)) as source, pytest.raises(OperatorError, match="stop all of them"):
+            with closing(KafkaSource(settings)) as source, pytest.raises(OperatorError, match="Stop all of them"):
                 until(lambda: False, source)
         return
     named = settings.model_copy(update={"group_instance_id": "worker-0"})

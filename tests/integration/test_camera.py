@@ -59,7 +59,7 @@ def video(tmp_path: Path) -> Path:
 def test_a_folder_arrives_in_order_as_its_original_bytes(folder: Path, kafka_settings: KafkaSettings) -> None:
     summary = run_camera(str(folder), "cam-7", kafka_settings, LIMITS, lot="L1", deadline_ms=500)
     frames = read_frames(kafka_settings)
-    assert (summary.sent, summary.acknowledged, summary.unacknowledged, summary.dropped) == (4, 4, 0, 0)
+    assert (summary.taken, summary.acknowledged, summary.unacknowledged, summary.dropped) == (4, 4, 0, 0)
     assert [event.part_serial for event, _ in frames] == ["part-1", "part-2", "part-3", "part-4"]
     assert [data for _, data in frames] == [path.read_bytes() for path in sorted(folder.glob("part*"))]
     assert [event.content_type for event, _ in frames] == ["image/png"] * 3 + ["image/jpeg"]
@@ -81,7 +81,7 @@ def test_a_loop_begins_again_with_new_ids_until_the_limit(
     kind: str, request: pytest.FixtureRequest, kafka_settings: KafkaSettings
 ) -> None:
     source = str(request.getfixturevalue(kind))
-    assert run_camera(source, "cam", kafka_settings, LIMITS, loop=True, limit=23).sent == 23
+    assert run_camera(source, "cam", kafka_settings, LIMITS, loop=True, limit=23).taken == 23
     frames = read_frames(kafka_settings)
     assert len({event.frame_id for event, _ in frames}) == 23
     period = 4 if kind == "folder" else 10
@@ -100,7 +100,7 @@ def test_a_signal_ends_the_agent_after_what_it_sent_is_acknowledged(
     handler = signal.getsignal(signal.SIGTERM)
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     summary = run_camera(str(folder), "cam", kafka_settings, LIMITS, rate=200, loop=True)
-    assert summary.sent == summary.acknowledged == len(read_frames(kafka_settings)) > 10
+    assert summary.taken == summary.acknowledged == len(read_frames(kafka_settings)) > 10
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
@@ -121,7 +121,7 @@ def test_frames_are_kept_while_the_broker_is_away_and_arrive_in_order(embedded_b
         sender.offer(event, b"after")
         time.sleep(0.02)
     flush(sender)
-    assert (sender.sent, sender.acknowledged, sender.waiting, sender.refused) == (60, 60, 0, 0)
+    assert (sender.taken, sender.acknowledged, sender.waiting, sender.too_large) == (60, 60, 0, 0)
     sender.close()
     arrived = [event.frame_id for event, _ in read_frames(settings)]
     assert list(dict.fromkeys(arrived)) == [event.frame_id for event in events[20:]]
@@ -143,7 +143,7 @@ def test_what_waits_for_the_broker_is_bounded_in_bytes(embedded_broker: TansuBro
     assert taken == [True, True, True, False, False]
     embedded_broker.start()
     flush(sender)
-    assert (sender.sent, sender.acknowledged, sender.waiting) == (3, 3, 0)
+    assert (sender.taken, sender.acknowledged, sender.waiting) == (3, 3, 0)
     assert sender.offer(frame_event(), bytes(50_000))  # larger than all, but alone
     sender.close()
     assert len(read_frames(settings, 500)) >= 3
@@ -178,7 +178,7 @@ def test_an_agent_stopped_during_an_outage_says_what_is_lost(
     summary = run_camera(str(folder), "cam", settings, LIMITS, rate=50, loop=True, stop=stop)
     assert time.monotonic() - started < 5
     assert summary.unacknowledged > 5
-    assert summary.sent == summary.acknowledged + summary.unacknowledged
+    assert summary.taken == summary.acknowledged + summary.unacknowledged
 
 
 def test_a_live_source_drops_to_the_rate(video: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from threading import Event
 
 import pytest
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
 from monitor.adapters import migrations
 from monitor.adapters.bank_book import SqlBankBook
@@ -40,6 +41,7 @@ from monitor.publishing import OutboxRelay
 from schemas.errors import ServiceRefusedError
 from schemas.messages import Verdict
 from schemas.tables import TABLES
+from tests.faults.line import wait_until
 from tests.integration.granted import GRANTED, Plant, granted
 from tests.integration.records import CAPTURED, dead_letter, inspection
 
@@ -199,22 +201,25 @@ def test_a_right_that_is_missed_while_running_is_told_with_the_statement_that_gr
         do(engine)
 
 
-def test_a_right_that_the_outbox_lacks_ends_its_relay_and_what_was_sent_is_sent_again(plant: Plant) -> None:
-    name = plant.name("paedid_worker")
-    store, publisher, refused = SqlInspectionStore(plant.engine("paedid_worker"), "t"), MemoryPublisher(), Event()
-    plant.execute(f"REVOKE UPDATE ON TABLE outbox FROM {name}")
+@pytest.mark.parametrize("right", ["UPDATE", "DELETE"])
+def test_a_right_that_the_outbox_relay_lacks_is_told_and_waited_for_while_frames_are_stored(
+    plant: Plant, right: str
+) -> None:
+    name, publisher = plant.name("paedid_worker"), MemoryPublisher()
+    store = SqlInspectionStore(plant.engine("paedid_worker"), "t")
+    plant.execute(f"REVOKE {right} ON TABLE outbox FROM {name}")
     store.record(BatchOutcome((inspection("frame-1", 1),)))
-    relay = OutboxRelay(store, publisher, SystemClock(), refused.set)
-    relay.start()
-    assert refused.wait(30)
-    with pytest.raises(ServiceRefusedError, match=f"GRANT UPDATE ON TABLE outbox TO {name};"):
-        relay.raise_refusal()
-    relay.stop()
-    plant.execute(f"GRANT UPDATE ON TABLE outbox TO {name}")
-    again = OutboxRelay(store, publisher, SystemClock())
-    again.publish_all()
-    again.raise_refusal()
-    assert [message.key for message in publisher.sent_events] == ["cam1", "cam1"]
+    relay = OutboxRelay(store, publisher, SystemClock())
+    with capture_logs() as logs:
+        relay.start()
+        wait_until(lambda: any(log["event"].startswith("Results are refused") for log in logs))
+        store.record(BatchOutcome((inspection("frame-2", 2),)))
+        plant.execute(f"GRANT {right} ON TABLE outbox TO {name}")
+        wait_until(lambda: any(log["event"] == "Results are being published again" for log in logs))
+        relay.stop()
+    [told] = [log["error"] for log in logs if log["event"].startswith("Results are refused")]
+    assert told.endswith(f"Grant it: GRANT {right} ON TABLE outbox TO {name};")
+    assert {json.loads(message.payload)["frame_id"] for message in publisher.sent_events} == {"frame-1", "frame-2"}
     assert store.unpublished(1) == ()
 
 

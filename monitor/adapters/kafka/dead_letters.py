@@ -23,6 +23,9 @@ from monitor.adapters.kafka.publisher import (
     make_producer,
     send_and_wait,
 )
+from monitor.adapters.kafka.refusals import refusal
+from monitor.adapters.kafka.rights import Operation
+from monitor.adapters.kafka.topics import require_rights
 from monitor.errors import StoreUnavailableError
 from monitor.ports import LogPosition
 from monitor.settings import KafkaSettings
@@ -63,11 +66,13 @@ class DeadLetterTopic:
 
     Raises:
         ServiceUnavailableError: the broker does not answer at start.
+        ServiceRefusedError: it refuses this client, or the right to read the topic.
     """
 
     def __init__(self, settings: KafkaSettings, answer_timeout_s: float = 10.0) -> None:
         self._settings = settings
         self._timeout_s = answer_timeout_s
+        require_rights(settings, {settings.dead_topic: "Read"})
         with reaching_broker(settings) as options:
             self._consumer = KafkaConsumer(
                 **options,
@@ -140,10 +145,11 @@ class DeadLetterTopic:
 
         Raises:
             ServiceUnavailableError, StoreUnavailableError: the broker is away; some may have been sent.
+            ServiceRefusedError: it refuses them.
         """
         topic = self._settings.frames_topic
         messages = [Message(topic, letter.key, letter.value, _without_deadline(letter.headers)) for letter in letters]
-        with self._answering():
+        with self._answering("Write"):
             sent = send_and_wait(self._producer, messages, 3 * self._timeout_s)
         return [metadata is not None for metadata in sent]
 
@@ -203,12 +209,13 @@ class DeadLetterTopic:
         return LogPosition(record.topic, topic_id, record.partition, record.offset)
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _answering(self, operation: Operation = "Read") -> Iterator[None]:
         try:
             yield
         except KafkaError as error:
+            refused = refusal(error, self._settings, operation)
             msg = f"Kafka at {self._settings.bootstrap_servers} does not answer: {error}"
-            raise StoreUnavailableError(msg) from error
+            raise refused or StoreUnavailableError(msg) from error
 
 
 def _kept(record: ConsumerRecord) -> KeptLetter:

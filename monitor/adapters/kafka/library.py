@@ -61,6 +61,25 @@ def position(consumer: KafkaConsumer, partition: TopicPartition) -> int | None:
     return None if state is None or state.position is None else int(state.position.offset)
 
 
+def is_connected(consumer: KafkaConsumer) -> bool:
+    """Return whether a connection to any broker stands.
+
+    ``_manager``: polls return nothing while a broker is away, and do not say so; ``bootstrap_connected`` tells of the
+    past.
+    """
+    return any(connection.connected for connection in list(consumer._manager._conns.values()))  # noqa: SLF001
+
+
+def is_fenced(consumer: KafkaConsumer) -> bool:
+    """Return whether another member took this static one's place in the group.
+
+    ``_coordinator``: the library stops the heartbeats of a member that it hears this of, and tells nobody.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001
+    idle = coordinator._join_task is None and not coordinator.need_rejoin()  # noqa: SLF001
+    return bool(idle and coordinator.stable() and not coordinator._heartbeat_enabled)  # noqa: SLF001
+
+
 def keep_join(consumer: KafkaConsumer) -> bool:
     """Return whether a join of the group is unfinished, and see to it that the next poll finishes it.
 

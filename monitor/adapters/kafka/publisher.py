@@ -14,6 +14,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLarg
 from kafka.producer.future import FutureRecordMetadata, RecordMetadata
 
 from monitor.adapters.kafka.connection import MAX_MESSAGE_BYTES, reaching_broker
+from monitor.adapters.kafka.refusals import refusal
 from monitor.errors import StoreUnavailableError
 from monitor.ports import DeadLetter, LogPosition, OutboxMessage
 from monitor.settings import KafkaSettings
@@ -38,13 +39,26 @@ class Message:
     headers: tuple[tuple[str, bytes], ...]
 
 
-def make_producer(settings: KafkaSettings, delivery_timeout_s: float, connect_timeout_s: float | None) -> KafkaProducer:
-    """Return an idempotent producer that gives up on a message after ``delivery_timeout_s``.
+def make_producer(
+    settings: KafkaSettings,
+    delivery_timeout_s: float,
+    connect_timeout_s: float | None,
+    most_block_s: float | None = None,
+) -> KafkaProducer:
+    """Return an idempotent producer.
+
+    Args:
+        settings: the broker.
+        delivery_timeout_s: after so long it gives up on a message.
+        connect_timeout_s: how long to wait for the broker; None: as the settings say.
+        most_block_s: how long handing over a message may take, while the topic is not known; default: as delivery.
 
     Raises:
-        ServiceUnavailableError: the broker does not answer within ``connect_timeout_s`` (None: as the settings say).
+        ServiceUnavailableError: the broker does not answer.
+        ServiceRefusedError: it refuses this client.
     """
     milliseconds = max(1, round(delivery_timeout_s * 1000))
+    block_ms = milliseconds if most_block_s is None else max(1, round(most_block_s * 1000))
     with reaching_broker(settings, connect_timeout_s) as options:
         return KafkaProducer(
             **options,
@@ -53,7 +67,7 @@ def make_producer(settings: KafkaSettings, delivery_timeout_s: float, connect_ti
             enable_idempotence=True,
             delivery_timeout_ms=milliseconds,
             request_timeout_ms=milliseconds,
-            max_block_ms=milliseconds,
+            max_block_ms=block_ms,
             max_request_size=MAX_MESSAGE_BYTES,
         )
 
@@ -67,6 +81,7 @@ class KafkaPublisher:
 
     Raises:
         ServiceUnavailableError: the broker does not answer at start.
+        ServiceRefusedError: it refuses this client.
     """
 
     def __init__(self, settings: KafkaSettings, delivery_timeout_s: float = 10.0) -> None:
@@ -82,6 +97,7 @@ class KafkaPublisher:
 
         Raises:
             StoreUnavailableError: the broker did not acknowledge all of them; send all again later.
+            ServiceRefusedError: it refuses them, or this client; a person must act, and then send all again.
         """
         return self._send([_dead_message(letter, self._settings.dead_topic) for letter in letters])
 
@@ -90,6 +106,7 @@ class KafkaPublisher:
 
         Raises:
             StoreUnavailableError: the broker did not acknowledge all of them; send all again later.
+            ServiceRefusedError: it refuses them, or this client; a person must act, and then send all again.
         """
         self._send(
             [
@@ -119,7 +136,8 @@ class KafkaPublisher:
         except (KafkaError, ServiceUnavailableError) as error:
             # A new producer next time: an idempotent one may never recover from a broker that forgot it.
             self._discard()
-            raise StoreUnavailableError(f"Kafka did not acknowledge: {error}") from error  # noqa: EM102, TRY003 - one place
+            mended_by_hand = refusal(error, self._settings, "Write")
+            raise mended_by_hand or StoreUnavailableError(f"Kafka did not acknowledge: {error}") from error
 
     def _discard(self) -> None:
         producer, self._producer = self._producer, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -9,9 +10,16 @@ from typing import Final, TypeAlias
 import structlog
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import MemberState
-from kafka.errors import LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.errors import (
+    FencedInstanceIdError,
+    KafkaConnectionError,
+    LogTruncationError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 
 from monitor.adapters.kafka import library
 from monitor.adapters.kafka.connection import reaching_broker
@@ -31,6 +39,8 @@ FETCH_BYTES: Final = 2**20
 # What a batch may unpack to: a producer's batch has at most what the topic allows, so this is for broken ones.
 MOST_BATCH_BYTES: Final = 2**28
 JOIN_POLL_MS: Final = 1000
+# A leader moves to another broker within a moment.
+UNCONNECTED_S: Final = 2.0
 ALL: Final = 2**31 - 1  # records of a poll: whatever was fetched, which is bounded in bytes
 # A batch that was damaged on its way is sound when it is fetched again.
 TRIES: Final = 3
@@ -88,6 +98,7 @@ class TopicReader:
                 fetch_max_bytes=FETCH_BYTES,
                 max_partition_fetch_bytes=FETCH_BYTES,
             )
+        self._connected_at = time.monotonic()
         self._fetches = Fetches(self.consumer, MOST_BATCH_BYTES)
         self._standstill = Standstill(
             self.consumer,
@@ -97,8 +108,19 @@ class TopicReader:
         self._next_offsets: dict[TopicPartition, int] = {}
         self._faults: dict[TopicPartition, tuple[int, int]] = {}
         self._damaged: dict[TopicPartition, int] = {}
-        # A leader that assigns before it knows the topic assigns nothing, and joins again.
-        library.know_topic(self.consumer, self.topic, settings.connect_timeout_s)
+
+    def subscribe(self, listener: AsyncConsumerRebalanceListener, timeout_s: float) -> None:
+        """Become a member of the group with the first poll.
+
+        Args:
+            listener: hears what is assigned and revoked, on the library's loop.
+            timeout_s: how long to wait for the topic's metadata.
+        """
+        # A leader that assigns before it knows the topic assigns nothing; one that hears of the topic after it has
+        # assigned joins again. So the metadata come first, and again for the one that is subscribed by then.
+        library.know_topic(self.consumer, self.topic, timeout_s)
+        self.consumer.subscribe([self.topic], listener=listener)
+        library.refresh_metadata(self.consumer, timeout_s)
 
     def poll(self, timeout_s: float, paused: Collection[TopicPartition] | None) -> Polled:
         """Return what arrived, waiting up to ``timeout_s`` for the first; while the group joins, until that is done.
@@ -121,6 +143,9 @@ class TopicReader:
         except LogTruncationError as error:
             fetched = {}
             self._go_back(error)
+        self._require_connection(fetched)
+        if library.is_fenced(self.consumer):
+            raise FencedInstanceIdError
         self._forget_unassigned()
         items = {partition: list(found) for partition, found in self._read(fetched)}
         for partition, found in self._explain_errors():
@@ -137,6 +162,19 @@ class TopicReader:
             KafkaError: the broker was not told.
         """
         self.consumer.close(autocommit=False, timeout_ms=timeout_s * 1000)
+
+    def _require_connection(self, fetched: Fetched) -> None:
+        """Raise where the library does not: it tries to connect again, and polls find nothing meanwhile.
+
+        Raises:
+            KafkaConnectionError: it has had no connection for so long.
+        """
+        now = time.monotonic()
+        if fetched or library.is_connected(self.consumer):
+            self._connected_at = now
+        elif now - self._connected_at > UNCONNECTED_S:
+            msg = "no broker can be connected to"
+            raise KafkaConnectionError(msg)
 
     def _pause(self, paused: Collection[TopicPartition] | None) -> None:
         owned = self.consumer.assignment()

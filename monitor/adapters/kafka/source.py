@@ -13,11 +13,13 @@ from typing import Final
 import structlog
 from kafka import TopicPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
-from kafka.errors import CommitFailedError, KafkaError, RebalanceInProgressError
+from kafka.errors import CommitFailedError, KafkaConnectionError, KafkaError, RebalanceInProgressError
 from kafka.structs import OffsetAndMetadata
 
 from monitor.adapters.kafka import library
+from monitor.adapters.kafka.connection import ask_whether_refused
 from monitor.adapters.kafka.reader import Item, Polled, TopicReader
+from monitor.adapters.kafka.refusals import refusal
 from monitor.adapters.kafka.standing import Standing
 from monitor.adapters.kafka.turns import Turns
 from monitor.ports import LogPosition
@@ -64,6 +66,7 @@ class KafkaSource:
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
         self._reader = TopicReader(settings)
         self._turns: Turns[TopicPartition, Item] = Turns()
         self._owned: set[TopicPartition] = set()
@@ -79,7 +82,7 @@ class KafkaSource:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._polling: Future[Polled] | None = None
         self._listener = _Listener(self._reader, self._events)
-        self._reader.consumer.subscribe([settings.frames_topic], listener=self._listener)
+        self._reader.subscribe(self._listener, settings.connect_timeout_s)
         # A daemon: a call that hangs in the library must not keep the process from leaving.
         self._poller = threading.Thread(target=self._run_jobs, name="kafka-poll", daemon=True)
         self._poller.start()
@@ -105,6 +108,8 @@ class KafkaSource:
             try:
                 self._take_over(self._poll_library(left))
             except KafkaError as error:
+                if (refused := refusal(error, self._settings)) is not None:
+                    raise refused from error
                 self._standing.away(error)
                 self._away = True
                 time.sleep(min(left, AWAY_PAUSE_S))
@@ -194,13 +199,20 @@ class KafkaSource:
 
         def poll() -> None:
             try:
-                future.set_result(self._reader.poll(timeout, paused))
+                future.set_result(self._poll_or_ask(timeout, paused))
             except BaseException as error:  # noqa: BLE001 - whoever waits gets it, whatever it is
                 future.set_exception(error)
             self._events.put(None)
 
         self._jobs.put(poll)
         return future
+
+    def _poll_or_ask(self, timeout: float, paused: set[TopicPartition] | None) -> Polled:
+        try:
+            return self._reader.poll(timeout, paused)
+        except KafkaConnectionError as error:
+            # The library tries again for ever, whatever the broker says to it.
+            raise ask_whether_refused(self._settings) or error from error
 
     def _apply(self, event: _Rebalance) -> None:
         try:
