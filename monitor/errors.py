@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from schemas.errors import PaedidError
+
+if TYPE_CHECKING:
+    from monitor.ports import LogPosition
 
 
 class StoreUnavailableError(PaedidError):
@@ -11,6 +17,18 @@ class StoreUnavailableError(PaedidError):
 
 class ImageStoreFullError(StoreUnavailableError):
     """There is no room for an image. Who can do without it goes on; who cannot waits as for a server that is away."""
+
+
+class RowsRefusedError(PaedidError):
+    """The database takes a batch but for these frames. Nothing was stored: set them aside and store the others.
+
+    Args:
+        refused: what it said, by the frames' places in the log.
+    """
+
+    def __init__(self, refused: Mapping[LogPosition, str]) -> None:
+        super().__init__(f"the database refuses {len(refused)} frames: {next(iter(refused.values()), '')}")
+        self.refused = refused
 
 
 class BankMissingError(PaedidError):

@@ -417,6 +417,8 @@ class InspectionStore(Protocol):
 
         Raises:
             StoreUnavailableError: the database is away; nothing was stored, try again later.
+            RowsRefusedError: it refuses what some frames hold; nothing was stored. Once they are made dead letters, it
+                takes the rest.
         """
 
     def record_shadows(self, records: Sequence[InspectionRecord]) -> None:

@@ -82,6 +82,7 @@ class OutboxRelay:
     def _do_rounds(self) -> None:
         try:
             self.publish_all()
+            self.forget_some()
         except ServiceRefusedError as error:
             # Told by itself: it may come in the midst of an outage, and no waiting ends it.
             if str(error) != self._refused:
@@ -89,7 +90,6 @@ class OutboxRelay:
             self._refused = str(error)
             raise
         self._refused = ""
-        self.forget_some()
 
     def forget_some(self) -> None:
         """Delete some of what was published a day ago and before, now and then.

@@ -8,14 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeVar
 
 import structlog
 from tenacity.wait import wait_base
 
-from monitor.errors import ImageStoreFullError, StoreUnavailableError
+from monitor.errors import ImageStoreFullError, RowsRefusedError, StoreUnavailableError
 from monitor.metrics import (
     BATCH_FRAMES,
     FRAMES,
@@ -39,9 +39,11 @@ from monitor.ports import (
     LogGap,
     LogPosition,
     Publisher,
+    RawRecord,
     Recorded,
 )
 from monitor.settings import ImageSettings
+from schemas.errors import Reason
 from schemas.messages import Verdict
 
 log = structlog.get_logger()
@@ -57,6 +59,8 @@ class FinishedBatch:
 
     Attributes:
         images: the encoded image of each inspected frame, by its place in the log.
+        records: the messages as they came, by their places. Of a frame whose message is not among them, the key and
+            the headers are made anew from what is known of it.
     """
 
     inspections: tuple[InspectionRecord, ...]
@@ -64,6 +68,14 @@ class FinishedBatch:
     images: Mapping[LogPosition, bytes]
     drift: tuple[DriftReport, ...] = ()
     gaps: tuple[LogGap, ...] = ()
+    records: Mapping[LogPosition, RawRecord] = field(default_factory=dict)
+
+    def message_of(self, inspected: InspectionRecord) -> RawRecord:
+        """Return the message that brought an inspected frame."""
+        position, frame = inspected.position, inspected.frame
+        if position in self.records:
+            return self.records[position]
+        return RawRecord(position, frame.camera.encode(), tuple(frame.to_headers()), self.images[position])
 
     @property
     def positions(self) -> list[LogPosition]:
@@ -167,15 +179,38 @@ class Recorder:
             log.warning("What the shadow found could not be stored", frames=len(records), error=str(error))
 
     def _record(self, batch: FinishedBatch) -> Recorded:
-        """Kept images, then dead letters, then the transaction: what a row points to exists before the row does."""
+        """Kept images, then dead letters, then the transaction: what a row points to exists before the row does.
+
+        A frame that the database refuses is a dead letter from then on, in the same order: its bytes, then its row.
+        """
         started = time.perf_counter()
         inspections = tuple(self._keep_image(record, batch) for record in batch.inspections)
         outcome = BatchOutcome(inspections, self._keep_dead(batch.dead_letters), batch.drift, batch.gaps)
-        recorded = self._persist("database", lambda: self._store.record(outcome))
+        while True:
+            try:
+                recorded = self._persist("database", lambda: self._store.record(outcome))  # noqa: B023 - called here
+                break
+            except RowsRefusedError as error:
+                outcome = self._set_aside(outcome, error.refused, batch)
         STAGE_SECONDS.labels(stage="store").observe(time.perf_counter() - started)
         self._count(outcome, recorded)
         self._on_stored()
         return recorded
+
+    def _set_aside(
+        self, outcome: BatchOutcome, refused: Mapping[LogPosition, str], batch: FinishedBatch
+    ) -> BatchOutcome:
+        """Make dead letters of the frames that the database refuses, so that it takes the others."""
+        letters = tuple(
+            DeadLetter(batch.message_of(record), Reason.REFUSED_BY_DATABASE, refused[record.position])
+            for record in outcome.inspections
+            if record.position in refused
+        )
+        for letter in letters:
+            log.warning("The database refuses a frame; it goes to the dead letters", at=letter.record.position,
+                        error=letter.detail)  # fmt: skip
+        taken = tuple(record for record in outcome.inspections if record.position not in refused)
+        return replace(outcome, inspections=taken, dead_letters=(*outcome.dead_letters, *self._keep_dead(letters)))
 
     def _keep_image(self, record: InspectionRecord, batch: FinishedBatch) -> InspectionRecord:
         if not keeps_image(record, self._policy):

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from monitor.adapters.artifacts import load_bundle
 from monitor.adapters.bank_book import SqlBankBook
+from monitor.adapters.database_rights import LEARNER, WORKER
 from monitor.adapters.drift_reports import SqlDriftReports
 from monitor.adapters.images import FsspecImageStore
 from monitor.adapters.inspections import SqlInspectionStore
@@ -95,7 +96,7 @@ def open_school(settings: Settings, inspector: Inspector) -> Iterator[School]:
     Raises:
         ServiceUnavailableError, ConfigurationError: with the first that cannot be reached.
     """
-    with open_database(settings) as engine, open_banks(settings) as banks:
+    with open_database(settings, LEARNER) as engine, open_banks(settings) as banks:
 
         def load(chosen: Chosen, cameras: Collection[str]) -> Learner:  # noqa: ARG001 - a learner meets cameras by itself
             found = load_inspector(settings.model, chosen.bundle)
@@ -157,7 +158,7 @@ def open_worker_ports(settings: Settings) -> Iterator[WorkerPorts]:
         ServiceUnavailableError, ConfigurationError: with the first that cannot be reached.
     """
     with ExitStack() as stack:
-        engine = stack.enter_context(open_database(settings))
+        engine = stack.enter_context(open_database(settings, WORKER))
         banks = stack.enter_context(open_banks(settings))
         ensure_topics(settings.kafka, settings.limits)
         publishers = [KafkaPublisher(settings.kafka) for _ in range(2)]

@@ -118,6 +118,7 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     TRUNCATED = "truncated"
     WRONG_SIZE = "wrong_size"
+    REFUSED_BY_DATABASE = "refused_by_database"
 
 
 class InvalidFrameError(PaedidError):

@@ -27,7 +27,7 @@ from deploy.local.apache_kafka import VARIABLE as KAFKA_LIBS
 from deploy.local.apache_kafka import ApacheKafka
 from deploy.local.servers import TansuBroker, ValkeyServer
 from monitor.settings import KafkaSettings
-from tests.servers import NO_REDIS8, RedisServer, skip_or_fail
+from tests.servers import NO_REDIS8, PgBouncer, RedisServer, skip_or_fail
 
 if TYPE_CHECKING:  # imports torch and kafka, which few tests need
     from tests.faults.line import Line, MakeLine
@@ -208,6 +208,19 @@ def postgres_url(postgres_server: URL) -> Iterator[str]:
         # Forced: a test that failed may have left connections.
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     engine.dispose()
+
+
+@pytest.fixture
+def pgbouncer(postgres_url: str) -> Iterator[PgBouncer]:
+    """A PgBouncer of the test's own before ``postgres_url``'s server."""
+    with PgBouncer(make_url(postgres_url)) as server:
+        yield server
+
+
+@pytest.fixture
+def pooled_url(pgbouncer: PgBouncer, postgres_url: str) -> str:
+    """SQLAlchemy URL of ``postgres_url``'s database, through PgBouncer."""
+    return pgbouncer.url(make_url(postgres_url).database)
 
 
 @pytest.fixture

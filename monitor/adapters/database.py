@@ -5,24 +5,24 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import tenacity
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from monitor.adapters.database_refusals import KEY, explain_unknown, is_of_a_row, safe_url, words
+from monitor.adapters.postgresql import make_postgres_engine, require_usable
 from monitor.errors import StoreUnavailableError
 from monitor.settings import DatabaseSettings
-from schemas.errors import ConfigurationError, ServiceUnavailableError
+from schemas.errors import ConfigurationError, OperatorError, ServiceUnavailableError
 
-KEY: Final = "database.url"
 # An execution option: the transaction takes SQLite's write lock at its beginning.
 WRITES: Final = "paedid_writes"
 # What a standby says, and what a transaction gets that stood still for too long.
 PASSING_STATES: Final = frozenset({"25006", "25P03"})
-IDLE_IN_TRANSACTION_S: Final = 10
+NO_SUCH_VALUE: Final = "the database does not take what it was given: {}. Nothing was changed."
 
 
 def connect(settings: DatabaseSettings, *, timeout_s: float = 5.0) -> Engine:
@@ -34,14 +34,20 @@ def connect(settings: DatabaseSettings, *, timeout_s: float = 5.0) -> Engine:
 
     Raises:
         ServiceUnavailableError: the database does not answer.
-        ConfigurationError: the SQLite file cannot be opened, or PostgreSQL's driver is not installed.
+        ServiceRefusedError: it answers, and refuses: the password, a right, TLS; or it is not in UTF8.
+        ConfigurationError: the SQLite file cannot be opened, or PostgreSQL's driver cannot be loaded.
     """
     url = make_url(settings.url.get_secret_value())
     engine = make_engine(url, timeout_s=timeout_s)
     if url.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _make_sqlite_safe)
-    with at_start(url), engine.connect() as connection:
-        connection.execute(text("SELECT 1"))
+    try:
+        with at_start(url), engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+            require_usable(connection, url)
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
 
 
@@ -49,7 +55,7 @@ def make_engine(url: URL, *, timeout_s: float = 5.0) -> Engine:
     """Return an engine that has not connected yet. On SQLite, its transactions include reads and DDL.
 
     Raises:
-        ConfigurationError: an in-memory database, or PostgreSQL's driver is not installed.
+        ConfigurationError: an in-memory database, or PostgreSQL's driver cannot be loaded.
     """
     if url.get_backend_name() == "sqlite":
         if url.database in {None, "", ":memory:"}:
@@ -59,34 +65,7 @@ def make_engine(url: URL, *, timeout_s: float = 5.0) -> Engine:
         event.listen(engine, "connect", _leave_transactions_to_sqlalchemy)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    if url.drivername == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
-    # A dead network is noticed within seconds instead of TCP's quarter of an hour.
-    patience: dict[str, Any] = {
-        "connect_timeout": max(2, round(timeout_s)),
-        "tcp_user_timeout": 10_000,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "application_name": "paedid-monitor",
-    }
-    chosen = {name: value for name, value in patience.items() if name not in url.query}
-    try:
-        engine = create_engine(url, pool_pre_ping=True, pool_timeout=timeout_s, connect_args=chosen)
-        event.listen(engine, "connect", _bound_transactions)
-    except ModuleNotFoundError as error:
-        remedy = "Install it: pip install 'paedid-line-monitor[postgres]'."
-        raise ConfigurationError(KEY, safe_url(url), f"its driver {error.name!r} is not installed", remedy) from error
-    return engine
-
-
-def _bound_transactions(connection: DBAPIConnection, _record: object) -> None:
-    # A program that stands still in the middle of a transaction would hold what its successor waits for: the server
-    # ends such a transaction, and who waits for it tries again.
-    cursor = connection.cursor()
-    cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_S}s'")
-    cursor.close()
-    connection.commit()
+    return make_postgres_engine(url, timeout_s)
 
 
 def _leave_transactions_to_sqlalchemy(connection: sqlite3.Connection, _record: object) -> None:
@@ -121,11 +100,6 @@ def _enter_wal_mode(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
 
 
-def safe_url(url: URL) -> str:
-    """Return a URL without its password and options (which may name one)."""
-    return url.set(query={}).render_as_string(hide_password=True)
-
-
 @contextmanager
 def at_start(url: URL) -> Iterator[None]:
     """Turn a database that does not answer at start-up into the operator's error, without the password in it."""
@@ -136,22 +110,28 @@ def at_start(url: URL) -> Iterator[None]:
         if url.get_backend_name() == "sqlite" and not is_locked(error):
             remedy = "Name a file in a folder that exists and may be written to, e.g. sqlite:///monitor.db."
             raise ConfigurationError(KEY, safe_url(url), problem, remedy) from error
+        if refused := explain_unknown(url, error.orig or error):
+            raise refused from error
         service = "SQLite" if url.get_backend_name() == "sqlite" else "PostgreSQL"
         raise ServiceUnavailableError(service, KEY, safe_url(url), problem) from error
 
 
 @contextmanager
 def while_running() -> Iterator[None]:
-    """Turn outages into StoreUnavailableError, and let mistakes (a missing table, a bad value) through."""
+    """Turn outages into StoreUnavailableError, values that no row can hold into OperatorError; let the rest through."""
     try:
         yield
     except PoolTimeoutError as error:
         msg = "no database connection became free"
         raise StoreUnavailableError(msg) from error
     except DBAPIError as error:
+        if is_of_a_row(error):
+            raise OperatorError(NO_SUCH_VALUE.format(words(error))) from error
         if not is_outage(error):
             raise
-        raise StoreUnavailableError(" ".join(str(error.orig).split())) from error
+        raise StoreUnavailableError(words(error)) from error
+    except (UnicodeError, OverflowError) as error:
+        raise OperatorError(NO_SUCH_VALUE.format(words(error))) from error
 
 
 def is_locked(error: DBAPIError) -> bool:

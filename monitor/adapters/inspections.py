@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import tenacity
 from sqlalchemy import Engine, delete, insert, inspect, select, update
@@ -12,7 +12,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from monitor.adapters.database import WRITES, while_running
+from monitor.adapters.database_refusals import ROW_FAULTS
 from monitor.adapters.drift_reports import as_drift_report, drift_row
+from monitor.adapters.inspection_rows import Values, inspection_event, inspection_values, outbox_message, shadow_values
+from monitor.adapters.refused_rows import one_by_one, refusing_all, spare_refused
 from monitor.adapters.settled import Settled, camera_and_frame, digest, new_gaps, new_shadows, readable
 from monitor.ports import (
     BatchOutcome,
@@ -24,7 +27,7 @@ from monitor.ports import (
     OutboxMessage,
     Recorded,
 )
-from schemas.messages import InspectionEvent, utc_now
+from schemas.messages import utc_now
 from schemas.tables import (
     Base,
     DeadLetterRow,
@@ -37,8 +40,6 @@ from schemas.tables import (
 )
 
 MAX_DETAIL: Final = 2000
-
-Values = dict[str, Any]
 
 # A worker that lost its partitions but does not know it yet may store the same frames at the same moment. The unique
 # constraints let one of the two win; the other begins again and finds repeats.
@@ -71,23 +72,33 @@ class SqlInspectionStore:
         Raises:
             StoreUnavailableError: the database is away. Repeat the call: should the commit have got through although
                 its answer did not, all of the batch is seen as repeats.
+            RowsRefusedError: it refuses what some frames hold; nothing was stored.
         """
         with while_running():
-            return self._record(outcome)
+            try:
+                return self._record(outcome)
+            except ROW_FAULTS as error:
+                with Session(self._writer) as session:  # which takes back what it tries
+                    spared = spare_refused(session, outcome, self._insert_new, error)
+            with refusing_all():
+                return self._record(spared)
 
     @REPEATED
     def _record(self, outcome: BatchOutcome) -> Recorded:
         with Session(self._writer) as session, session.begin():
-            settled = Settled.find(session, outcome)
-            inspections = [record for record in outcome.inspections if settled.takes(record)]
-            letters = [letter for letter in outcome.dead_letters if settled.takes_letter(letter)]
-            _insert_inspections(session, inspections)
-            _insert(session, OutboxRow, [self._outbox_values(record) for record in inspections])
-            _insert(session, DeadLetterRow, [self._dead_letter_values(letter) for letter in letters])
-            gaps = new_gaps(session, outcome.gaps)
-            _insert(session, LogGapRow, [self._gap_values(gap) for gap in gaps])
-            for report in outcome.drift:
-                session.merge(drift_row(report))
+            return self._insert_new(session, outcome, Settled.find(session, outcome))
+
+    def _insert_new(self, session: Session, outcome: BatchOutcome, settled: Settled) -> Recorded:
+        inspections = [record for record in outcome.inspections if settled.takes(record)]
+        letters = [letter for letter in outcome.dead_letters if settled.takes_letter(letter)]
+        _insert_inspections(session, inspections)
+        _insert(session, OutboxRow, [self._outbox_values(record) for record in inspections])
+        _insert(session, DeadLetterRow, [self._dead_letter_values(letter) for letter in letters])
+        gaps = new_gaps(session, outcome.gaps)
+        _insert(session, LogGapRow, [self._gap_values(gap) for gap in gaps])
+        for report in outcome.drift:
+            session.merge(drift_row(report))
+        session.flush()
         given = len(outcome.inspections) + len(outcome.dead_letters)
         new = len(inspections) + len(letters)
         return Recorded(inspections=len(inspections), dead_letters=len(letters), repeats=given - new, gaps=gaps)
@@ -95,17 +106,22 @@ class SqlInspectionStore:
     def record_shadows(self, records: Sequence[InspectionRecord]) -> None:
         """Store what models without a say found on frames that are stored; the masks' regions are not.
 
+        What the database refuses of one of them is lost, and told.
+
         Raises:
             StoreUnavailableError: the database is away.
         """
         with while_running():
-            self._record_shadows(records)
+            try:
+                self._record_shadows(records)
+            except ROW_FAULTS as error:
+                one_by_one(records, self.record_shadows, error)
 
     @REPEATED
     def _record_shadows(self, records: Sequence[InspectionRecord]) -> None:
         with Session(self._writer) as session, session.begin():
             new = new_shadows(session, records)
-            _insert(session, ShadowInspectionRow, [_shadow_values(record) for record in new])
+            _insert(session, ShadowInspectionRow, [shadow_values(record) for record in new])
 
     def drift_report(self, camera: str, model_id: str) -> DriftReport | None:
         """Return the drift report stored last of a camera and model, if any.
@@ -125,7 +141,7 @@ class SqlInspectionStore:
         """
         query = select(OutboxRow).where(OutboxRow.published_at.is_(None)).order_by(OutboxRow.id).limit(limit)
         with while_running(), Session(self._reader) as session:
-            return tuple(_outbox_message(row) for row in session.scalars(query))
+            return tuple(outbox_message(row) for row in session.scalars(query))
 
     def mark_published(self, ids: Sequence[int]) -> None:
         """Mark outbox messages as published.
@@ -204,7 +220,7 @@ def _insert_inspections(session: Session, records: Sequence[InspectionRecord]) -
     if not records:
         return
     query = insert(InspectionRow).returning(InspectionRow.frame_id, InspectionRow.id)
-    stored = session.execute(query, [_inspection_values(record) for record in records])
+    stored = session.execute(query, [inspection_values(record) for record in records])
     ids = {row.frame_id: row.id for row in stored}
     regions = [
         region.model_dump() | {"inspection_id": ids[record.frame.frame_id]}
@@ -220,73 +236,3 @@ def _insert(session: Session, table: type[Base], rows: Sequence[Values]) -> None
         # What is returned is of no use, but without it psycopg sends the rows in its pipeline mode, after which
         # PostgreSQL lets a transaction stand still for ever, whatever its time-out.
         session.execute(insert(table).returning(*inspect(table).primary_key), rows)
-
-
-def _inspection_values(record: InspectionRecord) -> Values:
-    frame, position = record.frame, record.position
-    return {
-        "frame_id": frame.frame_id,
-        "camera": frame.camera,
-        "topic": position.topic,
-        "topic_id": position.topic_id,
-        "partition": position.partition,
-        "offset": position.offset,
-        "part_serial": frame.part_serial,
-        "lot": frame.lot,
-        "captured_at": frame.captured_at,
-        "inspected_at": record.inspected_at,
-        "latency_ms": (record.inspected_at - frame.captured_at).total_seconds() * 1000,
-        "verdict": record.verdict.value,
-        "reason": record.reason,
-        "score": record.score,
-        "threshold": record.threshold,
-        "defect_area": record.defect_area,
-        "mask_png": record.mask_png,
-        "model_id": record.model_id,
-        "bank_version": record.bank_version,
-        "image_sha256": record.image_sha256,
-        "content_type": frame.content_type,
-        "region_count": record.region_count,
-    }
-
-
-def _shadow_values(record: InspectionRecord) -> Values:
-    return {
-        "frame_id": record.frame.frame_id,
-        "camera": record.frame.camera,
-        "model_id": record.model_id,
-        "inspected_at": record.inspected_at,
-        "verdict": record.verdict.value,
-        "score": record.score,
-        "threshold": record.threshold,
-        "defect_area": record.defect_area,
-        "mask_png": record.mask_png,
-        "bank_version": record.bank_version,
-    }
-
-
-def inspection_event(record: InspectionRecord) -> InspectionEvent:
-    """Return the event that tells of an inspection."""
-    frame = record.frame
-    return InspectionEvent(
-        frame_id=frame.frame_id,
-        camera=frame.camera,
-        part_serial=frame.part_serial,
-        lot=frame.lot,
-        verdict=record.verdict,
-        reason=record.reason,
-        score=record.score,
-        threshold=record.threshold,
-        defect_area=record.defect_area,
-        regions=record.regions,
-        region_count=record.region_count,
-        model_id=record.model_id,
-        bank_version=record.bank_version,
-        captured_at=frame.captured_at,
-        inspected_at=record.inspected_at,
-    )
-
-
-def _outbox_message(row: OutboxRow) -> OutboxMessage:
-    headers = tuple((name, value) for name, value in row.headers)
-    return OutboxMessage(id=row.id, topic=row.topic, key=row.key, headers=headers, payload=row.payload)

@@ -15,7 +15,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, make_url, text
 
 import deploy.migrations
-from monitor.adapters.database import KEY, WRITES, at_start, make_engine, safe_url
+from monitor.adapters.database import WRITES, at_start, make_engine
+from monitor.adapters.database_refusals import KEY, safe_url
+from monitor.adapters.postgresql import require_usable
 from schemas.errors import ConfigurationError
 
 REMEDY: Final = "Run 'paedid-monitor migrate', or set database.migrate to true."
@@ -31,6 +33,7 @@ def upgrade(url: str, revision: str = "head") -> None:
 
     Raises:
         ConfigurationError: the tables were made by a newer program.
+        ServiceRefusedError: the database answers, and refuses: the password, a right; or it is not in UTF8.
         ServiceUnavailableError: the database does not answer.
     """
     _migrate(url, lambda config: command.upgrade(config, revision))
@@ -41,6 +44,7 @@ def downgrade(url: str, revision: str) -> None:
 
     Raises:
         ConfigurationError: the tables were made by a newer program.
+        ServiceRefusedError: the database answers, and refuses: the password, a right; or it is not in UTF8.
         ServiceUnavailableError: the database does not answer.
     """
     _migrate(url, lambda config: command.downgrade(config, revision))
@@ -51,6 +55,7 @@ def check(url: str) -> None:
 
     Raises:
         ConfigurationError: they are missing, older or newer; names the remedy.
+        ServiceRefusedError: the database answers, and refuses: the password, a right; or it is not in UTF8.
         ServiceUnavailableError: the database does not answer.
     """
     parsed = make_url(url)
@@ -92,6 +97,7 @@ def _transaction(url: URL, *, writes: bool) -> Iterator[Connection]:
             connection = engine.connect()
             connection.begin()
         with connection:
+            require_usable(connection, url)
             yield connection
             connection.commit()
     finally:

@@ -242,8 +242,11 @@ def require_name(name: str) -> None:
 
 
 def printable(text: str | None) -> str | None:
-    """Return a person's words as every database can store them: PostgreSQL takes no NUL."""
-    return text.replace("\0", "") or None if text else None
+    """Return a person's words as every database can store them: no NUL, and no half of a character.
+
+    Such a half is what a shell's argument holds that is not in UTF-8.
+    """
+    return text.encode(errors="replace").decode().replace("\0", "") or None if text else None
 
 
 def _models_taught(frame_id: str) -> Select[str]:

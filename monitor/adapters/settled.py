@@ -38,7 +38,7 @@ class Settled:
     @classmethod
     def find(cls, session: Session, outcome: BatchOutcome) -> Self:
         """Ask the database about all that is in a batch."""
-        _one_at_a_time(session, outcome)
+        one_at_a_time(session, outcome)
         frame_ids = {record.frame.frame_id for record in outcome.inspections}
         places = {_place(record.position) for record in outcome.inspections}
         places |= {_place(letter.record.position) for letter in outcome.dead_letters}
@@ -112,7 +112,7 @@ def readable(raw: bytes | None, limit: int) -> str | None:
     return "".join(character for character in text if character.isprintable())[:limit] or None
 
 
-def _one_at_a_time(session: Session, outcome: BatchOutcome) -> None:
+def one_at_a_time(session: Session, outcome: BatchOutcome) -> None:
     """Let nobody else store frames of these partitions until the end of the transaction.
 
     A worker that was taken for dead may store what its successor stores at this moment. Each table's constraints let

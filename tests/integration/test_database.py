@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, delete, func, select, text
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from monitor.adapters import migrations
@@ -23,7 +23,7 @@ from monitor.adapters.inspections import SqlInspectionStore
 from monitor.errors import StoreUnavailableError
 from monitor.ports import BatchOutcome, Recorded
 from monitor.settings import DatabaseSettings
-from schemas.errors import ConfigurationError, ServiceUnavailableError
+from schemas.errors import ConfigurationError, ServiceRefusedError, ServiceUnavailableError
 from schemas.tables import DeadLetterRow, InspectionRow, OutboxRow, RegionRow
 from tests.integration.records import CAPTURED, dead_letter, inspection
 
@@ -120,7 +120,7 @@ def test_a_batch_that_fails_halfway_leaves_nothing(engine: Engine) -> None:
     store = SqlInspectionStore(engine, "inspections")
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE dead_letters RENAME TO elsewhere"))
-    with pytest.raises((OperationalError, ProgrammingError), match="dead_letters"):
+    with pytest.raises((OperationalError, ServiceRefusedError), match="dead_letters"):
         store.record(OUTCOME)
     assert [count(engine, table) for table in (InspectionRow, OutboxRow, RegionRow)] == [0, 0, 0]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from monitor.adapters.inspections import inspection_event
+from monitor.adapters.inspection_rows import inspection_event
 from monitor.adapters.settled import Settled
 from monitor.ports import BatchOutcome, DeadLetter, DriftReport, InspectionRecord, LogGap, OutboxMessage, Recorded
 
