@@ -43,6 +43,15 @@ DRIFT_LOCATIONS = Gauge("paedid_drifting_locations", "Locations beyond their con
 # Messages waiting in Kafka for this worker, as far as the broker says.
 LAG = Gauge("paedid_lag_frames", "Frames waiting in Kafka")
 
+# Partitions of the frames topic that this worker reads. 0 for long: it stands by, or the group cannot be joined.
+PARTITIONS = Gauge("paedid_assigned_partitions", "Partitions that this worker reads")
+
+# 1 while the worker can do its work: it has partitions, or stands by because others have them all.
+READY = Gauge("paedid_ready", "1 while the worker can work")
+
+# Messages that retention deleted before any worker of the group had read them: rows of log_gaps.
+LOST = Counter("paedid_lost_frames", "Messages deleted by retention before they were read", ["topic", "partition"])
+
 # Frames whose image should have been kept and was not, for the image store's disk is full (images.reserve_mb).
 IMAGES_DROPPED = Counter("paedid_dropped_images", "Images not kept because the disk is full")
 

@@ -5,9 +5,10 @@
 1. An offset is committed only after the transaction that holds its frame, and in the order of the log. So whatever is
    killed, and whenever: frames not stored are delivered again, and none is skipped.
 2. What is delivered again meets unique frame ids and places in the log: the database stores nothing twice.
-3. Nothing here drops a frame. What cannot be decoded becomes a dead letter; what cannot be inspected, or not in time
-   (`monitor.overload`), is stored as uninspected, which is never 'normal'. What the database cannot take is kept and
-   tried again while the partitions are paused.
+3. Nothing here drops a frame. What retention took before it was read is stored as a gap of the log. What cannot be
+   decoded becomes a dead letter; what cannot be inspected, or not in time (`monitor.overload`), is stored as
+   uninspected, which is never 'normal'. What the database cannot take is kept and tried again while the partitions are
+   paused.
 4. When partitions go to another worker, frames in hand are finished all the same; should the other worker store them
    first, see 2. (To drop them would rest the guarantee on how a Kafka client rewinds the partitions that stay.)
 
@@ -25,6 +26,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import structlog
 
@@ -34,7 +36,7 @@ from monitor.intake import DecodedFrame, Door, FailedFrame, take_in
 from monitor.metrics import LAG, STAGE_SECONDS
 from monitor.models import Models
 from monitor.overload import PAST_DEADLINE, Pace
-from monitor.ports import Clock, DeadLetter, FrameSource, InspectionRecord, LogPosition, RawRecord, Recorded
+from monitor.ports import Clock, DeadLetter, FrameSource, InspectionRecord, LogGap, LogPosition, RawRecord, Recorded
 from monitor.post import Post
 from monitor.settings import Settings
 from monitor.shadowing import ShadowInspector
@@ -47,8 +49,10 @@ log = structlog.get_logger()
 IDLE_POLL_S = 0.1  # how long an idle worker waits for frames before it looks whether it should stop
 STORE_PATIENCE_S = 0.2  # a store that takes longer is taken for one that may be away: the partitions are paused
 REVOCATION_PATIENCE_S = 2.0  # short of any session time-out, or waiting for the store would itself cost the partitions
-STOP_GRACE_S = 10.0  # how long a stopping worker waits for a store that is away
+STOP_GRACE_S = 5.0  # how long a stopping worker waits for a store that is away
 LAG_EVERY_S = 1.0
+
+Arrival: TypeAlias = DecodedFrame | FailedFrame | DeadLetter | LogGap
 
 
 class _StoreAwayError(PaedidError):
@@ -57,9 +61,15 @@ class _StoreAwayError(PaedidError):
 
 @dataclass(frozen=True, slots=True)
 class _Received:
-    record: RawRecord
+    item: RawRecord | LogGap
     at: float
-    decoded: Future[DecodedFrame | FailedFrame | DeadLetter]
+    decoded: Future[Arrival]
+
+
+def _done(arrival: Arrival) -> Future[Arrival]:
+    future: Future[Arrival] = Future()
+    future.set_result(arrival)
+    return future
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,21 +154,20 @@ class Pipeline:
         """Take at most ``room`` records and start to decode them."""
         if room == 0:
             return
-        for record in self._source.poll(timeout, room):
-            admitted = self._door.admit(record)
-            received = _Received(record, self._clock.monotonic(), self._decode(record, admitted))
-            self._received.add(received, size=len(record.value or b""), light=isinstance(admitted, FailedFrame))
+        for item in self._source.poll(timeout, room):
+            if isinstance(item, LogGap):
+                self._received.add(_Received(item, self._clock.monotonic(), _done(item)), size=0, light=True)
+                continue
+            admitted = self._door.admit(item)
+            received = _Received(item, self._clock.monotonic(), self._decode(item, admitted))
+            self._received.add(received, size=len(item.value or b""), light=isinstance(admitted, FailedFrame))
 
-    def _decode(
-        self, record: RawRecord, admitted: FrameEvent | FailedFrame | DeadLetter
-    ) -> Future[DecodedFrame | FailedFrame | DeadLetter]:
+    def _decode(self, record: RawRecord, admitted: FrameEvent | FailedFrame | DeadLetter) -> Future[Arrival]:
         if isinstance(admitted, FrameEvent):
             post = self._models.active(admitted.camera)
             shadow = self._shadow_inspector.post_for(admitted.camera, post, record.newer)
             return self._decoders.submit(take_in, record, admitted, post, self._limits, shadow)
-        settled: Future[DecodedFrame | FailedFrame | DeadLetter] = Future()
-        settled.set_result(admitted)
-        return settled
+        return _done(admitted)
 
     def _poll_timeout(self) -> float:
         """Return how long to wait for frames: no longer than those received may wait for more."""
@@ -168,11 +177,12 @@ class Pipeline:
     def _process_batch(self, stop: threading.Event) -> None:
         received = self._received.take()
         arrivals = [each.decoded.result() for each in received]
-        frames = [arrival for arrival in arrivals if not isinstance(arrival, DeadLetter)]
+        frames = [arrival for arrival in arrivals if not isinstance(arrival, DeadLetter | LogGap)]
         inspections = self._inspect(received, frames)  # meanwhile the batch before is being stored
         dead = tuple(arrival for arrival in arrivals if isinstance(arrival, DeadLetter))
-        images = {each.record.position: each.record.value or b"" for each in received}
-        batch = FinishedBatch(inspections, dead, images, self._batch_inspector.take_drift())
+        gaps = tuple(arrival for arrival in arrivals if isinstance(arrival, LogGap))
+        images = {each.item.position: each.item.value or b"" for each in received if isinstance(each.item, RawRecord)}
+        batch = FinishedBatch(inspections, dead, images, self._batch_inspector.take_drift(), gaps)
         self._wait_for_store(stop)  # one batch at the store, no more
         self._at_store = _AtStore(batch.positions, self._recorder.submit(batch))
         if shadows := self._shadow_inspector.inspect(frames, inspections):
@@ -193,7 +203,7 @@ class Pipeline:
     def _learn_pace(self, batch: Sequence[_Received], inspections: Sequence[InspectionRecord]) -> None:
         """Learn how long a frame is on its way from the door to its verdict: the first of those that got one."""
         with_verdict = {each.position for each in inspections if each.verdict is not Verdict.UNINSPECTED}
-        came = [received.at for received in batch if received.record.position in with_verdict]
+        came = [received.at for received in batch if received.item.position in with_verdict]
         if came:
             self._pace.observe(self._clock.monotonic() - min(came))
         elif any(each.reason == PAST_DEADLINE for each in inspections):

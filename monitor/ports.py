@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Protocol
@@ -45,6 +45,24 @@ class RawRecord:
     value: bytes | None
     newer: int = 0
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogGap:
+    """Messages that retention deleted before they were read.
+
+    Attributes:
+        position: of the first of them.
+        count: offsets that are gone, at least 1. A marker of a transaction takes an offset too.
+    """
+
+    position: LogPosition
+    count: int
+
+    @property
+    def last(self) -> LogPosition:
+        """The place of the last of them."""
+        return replace(self.position, offset=self.position.offset + self.count - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +135,7 @@ class BatchOutcome:
     inspections: tuple[InspectionRecord, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
     drift: tuple[DriftReport, ...] = ()
+    gaps: tuple[LogGap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +145,7 @@ class Recorded:
     inspections: int
     dead_letters: int
     repeats: int
+    gaps: tuple[LogGap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,10 +363,11 @@ class Clock(Protocol):
 class FrameSource(Protocol):
     """Where frames come from. Owned by one thread."""
 
-    def poll(self, timeout: float, max_records: int) -> Sequence[RawRecord]:
+    def poll(self, timeout: float, max_records: int) -> Sequence[RawRecord | LogGap]:
         """Return at most ``max_records`` new messages, waiting up to ``timeout`` seconds for the first.
 
-        Partitions take turns: the backlog of one does not keep the others waiting.
+        A gap stands in the place of messages that are gone. Partitions take turns: the backlog of one does not keep the
+        others waiting.
         """
 
     def commit(self, positions: Iterable[LogPosition]) -> None:
@@ -363,6 +384,9 @@ class FrameSource(Protocol):
 
     def lag(self) -> int | None:
         """Return about how many messages wait, or None when it is not known."""
+
+    def ready(self) -> bool:
+        """Return whether frames can arrive here, or could if others did not take them all. Any thread may ask."""
 
     def close(self) -> None:
         """Leave the group. Commits nothing."""

@@ -53,7 +53,7 @@ class OutboxRelay:
         """Say that there is something to publish. Any thread may."""
         self._poked.set()
 
-    def stop(self, timeout: float = 5.0) -> None:
+    def stop(self, timeout: float = 3.0) -> None:
         """Publish what is there and end; after ``timeout`` seconds leave the rest to the next start."""
         self._stopping.set()
         self._poked.set()

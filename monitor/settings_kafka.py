@@ -36,8 +36,12 @@ class KafkaSettings(Section):
     partitions: Annotated[int, Field(ge=1, le=1000)] = 4
     """Partitions of topics that are created here because they are absent: at most so many workers share them, and
     cameras beyond so many wait for each other."""
-    session_timeout_ms: Annotated[int, Field(ge=6000, le=1_800_000)] = 6000
-    """After so long without a sign of life, a worker's cameras go to the others."""
+    group_instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._\-]{1,249}$")] | None = None
+    """A name of this worker's own (static membership), the same after a restart: its cameras do not go to the others
+    meanwhile. In Kubernetes, the name of a StatefulSet's pod."""
+    session_timeout_ms: Annotated[int, Field(ge=6000, le=1_800_000)] | None = None
+    """After so long without a sign of life, a worker's cameras go to the others. Default: 6000, or 45000 with
+    group_instance_id, where it must be longer than a restart takes."""
     heartbeat_interval_ms: Annotated[int, Field(ge=100, le=600_000)] = 1000
     """How often a worker gives a sign of life."""
     connect_timeout_s: Seconds = 10.0
@@ -74,6 +78,11 @@ class KafkaSettings(Section):
     """The key's password, if it has one. Better given as a file: PAEDID_KAFKA__SSL_KEY_PASSWORD_FILE."""
     ssl_check_hostname: bool = True
     """Whether a broker's certificate must name the host by which it is reached."""
+
+    @property
+    def session_ms(self) -> int:
+        """``session_timeout_ms``, or its default."""
+        return self.session_timeout_ms or (45_000 if self.group_instance_id else 6000)
 
     @property
     def uses_tls(self) -> bool:

@@ -21,6 +21,7 @@ from monitor.metrics import (
     FRAMES,
     IMAGES_DROPPED,
     LATENCY_SECONDS,
+    LOST,
     OUTAGES,
     REPEATS,
     STAGE_SECONDS,
@@ -35,6 +36,7 @@ from monitor.ports import (
     ImageStore,
     InspectionRecord,
     InspectionStore,
+    LogGap,
     LogPosition,
     Publisher,
     Recorded,
@@ -61,12 +63,13 @@ class FinishedBatch:
     dead_letters: tuple[DeadLetter, ...]
     images: Mapping[LogPosition, bytes]
     drift: tuple[DriftReport, ...] = ()
+    gaps: tuple[LogGap, ...] = ()
 
     @property
     def positions(self) -> list[LogPosition]:
         """Where the batch's records lie in the log."""
-        dead = [letter.record.position for letter in self.dead_letters]
-        return [record.position for record in self.inspections] + dead
+        others = [letter.record.position for letter in self.dead_letters] + [gap.last for gap in self.gaps]
+        return [record.position for record in self.inspections] + others
 
 
 def keeps_image(record: InspectionRecord, policy: ImageSettings) -> bool:
@@ -167,7 +170,7 @@ class Recorder:
         """Kept images, then dead letters, then the transaction: what a row points to exists before the row does."""
         started = time.perf_counter()
         inspections = tuple(self._keep_image(record, batch) for record in batch.inspections)
-        outcome = BatchOutcome(inspections, self._keep_dead(batch.dead_letters), batch.drift)
+        outcome = BatchOutcome(inspections, self._keep_dead(batch.dead_letters), batch.drift, batch.gaps)
         recorded = self._persist("database", lambda: self._store.record(outcome))
         STAGE_SECONDS.labels(stage="store").observe(time.perf_counter() - started)
         self._count(outcome, recorded)
@@ -218,6 +221,10 @@ class Recorder:
         )
 
     def _count(self, outcome: BatchOutcome, recorded: Recorded) -> None:
+        for gap in recorded.gaps:
+            LOST.labels(topic=gap.position.topic, partition=gap.position.partition).inc(gap.count)
+        if not (outcome.inspections or outcome.dead_letters):
+            return
         now = self._clock.now()
         BATCH_FRAMES.observe(len(outcome.inspections) + len(outcome.dead_letters))
         REPEATS.inc(recorded.repeats)

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import structlog
-from prometheus_client import start_http_server
 
 from monitor.assignments import NO_MODEL, Assignments, Chosen, Role
 from monitor.clock import SystemClock
 from monitor.core.inspector import Inspector
+from monitor.metrics_server import serving_metrics
 from monitor.models import Models
 from monitor.pipeline import Pipeline
 from monitor.ports import BankStore, Clock, FrameSource, ImageStore, InspectionStore, Publisher
 from monitor.post import Post, PostMaker
 from monitor.publishing import OutboxRelay
-from monitor.settings import MetricsSettings, Settings
+from monitor.settings import Settings
 from monitor.signals import stopping_on_signals
 from monitor.storing import Recorder
-from schemas.errors import ConfigurationError
 
 log = structlog.get_logger()
 
@@ -84,7 +82,7 @@ def run_worker(
     default = Chosen(inspector.manifest.model_id, settings.model.bundle)
     models = Models(ports.assignments, default, posts.of(inspector), posts.load, clock, "Inspecting")
     shadows = Models[Post | None](ports.assignments, NO_MODEL, None, posts.load, clock, "Shadowing", Role.SHADOW)
-    with stopping_on_signals(stop), serving_metrics(settings.metrics):
+    with stopping_on_signals(stop), serving_metrics(settings.metrics, ports.source.ready):
         models.start()
         pipeline = Pipeline(
             source=ports.source,
@@ -109,27 +107,3 @@ def run_worker(
         finally:
             relay.stop()
     log.info("Stopped")
-
-
-@contextlib.contextmanager
-def serving_metrics(settings: MetricsSettings) -> Iterator[None]:
-    """Within, Prometheus can read the metrics at the settings' host and port; port 0: nothing listens.
-
-    Raises:
-        ConfigurationError: the port cannot be listened on.
-    """
-    if settings.port == 0:
-        yield
-        return
-    try:
-        server, thread = start_http_server(settings.port, settings.host)
-    except OSError as error:
-        key, problem = "metrics.port", f"cannot listen on {settings.host}: {error.strerror or error}"
-        remedy = "Choose a free port, or 0 for no metrics."
-        raise ConfigurationError(key, settings.port, problem, remedy) from error
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -240,6 +240,21 @@ class BankOrderRow(Base):
     bank_version: Mapped[int | None] = mapped_column(BigInteger)
 
 
+class LogGapRow(Base):
+    """Messages that Kafka's retention deleted before they were read: they were not inspected and never can be."""
+
+    __tablename__ = "log_gaps"
+    __table_args__ = (UniqueConstraint("topic_id", "partition", "first_offset"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    topic: Mapped[str] = mapped_column(String(249))
+    topic_id: Mapped[str] = mapped_column(String(64))
+    partition: Mapped[int] = mapped_column(Integer)
+    first_offset: Mapped[int] = mapped_column(BigInteger, comment="the first that is gone")
+    messages: Mapped[int] = mapped_column(BigInteger, comment="offsets that are gone; markers of transactions too")
+    found_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class LearningPauseRow(Base):
     """A time in which one confirmation policy taught nothing. In force while ``resumed_at`` is null."""
 

@@ -22,9 +22,11 @@ import redis
 import structlog
 from sqlalchemy import URL, create_engine, make_url, text
 
+from deploy.local.apache_kafka import VARIABLE as KAFKA_LIBS
+from deploy.local.apache_kafka import ApacheKafka
 from deploy.local.servers import TansuBroker, ValkeyServer
 from monitor.settings import KafkaSettings
-from tests.servers import NO_REDIS8, RedisServer
+from tests.servers import NO_REDIS8, RedisServer, skip_or_fail
 
 if TYPE_CHECKING:  # imports torch and kafka, which few tests need
     from tests.faults.line import Line, MakeLine
@@ -57,13 +59,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """``host:port`` of a Kafka broker that all tests share."""
+def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """``host:port`` of the broker that tests share: one that is named, else Apache Kafka, else the embedded one."""
     if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield servers
-        return
-    with TansuBroker(tmp_path_factory.mktemp("tansu")) as server:
-        yield server.address
+    elif os.environ.get(KAFKA_LIBS):
+        yield request.getfixturevalue("apache_kafka").address
+    else:
+        with TansuBroker(tmp_path_factory.mktemp("tansu")) as server:
+            yield server.address
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+    """Apache Kafka, one broker that all tests share; none may stop it."""
+    if not ApacheKafka.is_available():
+        skip_or_fail(f"no Apache Kafka here: {KAFKA_LIBS} names no folder of its jars, or Java is missing")
+    with ApacheKafka(tmp_path_factory.mktemp("kafka")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from deploy.local.servers import ValkeyServer
+
+
+def skip_or_fail(reason: str) -> NoReturn:
+    """Skip a test whose real part is not on this machine; fail where ``REQUIRE_REAL_PARTS`` says that it must be."""
+    if os.environ.get("REQUIRE_REAL_PARTS"):
+        pytest.fail(f"{reason}; REQUIRE_REAL_PARTS is set")
+    pytest.skip(reason)
 
 
 class RedisServer(ValkeyServer):

@@ -13,14 +13,24 @@ from sqlalchemy.orm import Session
 
 from monitor.adapters.database import WRITES, while_running
 from monitor.adapters.drift_reports import as_drift_report, drift_row
-from monitor.adapters.settled import Settled, camera_and_frame, digest, new_shadows, readable
-from monitor.ports import BatchOutcome, DeadLetter, DriftReport, InspectionRecord, LogPosition, OutboxMessage, Recorded
+from monitor.adapters.settled import Settled, camera_and_frame, digest, new_gaps, new_shadows, readable
+from monitor.ports import (
+    BatchOutcome,
+    DeadLetter,
+    DriftReport,
+    InspectionRecord,
+    LogGap,
+    LogPosition,
+    OutboxMessage,
+    Recorded,
+)
 from schemas.messages import InspectionEvent, utc_now
 from schemas.tables import (
     Base,
     DeadLetterRow,
     DriftStateRow,
     InspectionRow,
+    LogGapRow,
     OutboxRow,
     RegionRow,
     ShadowInspectionRow,
@@ -74,11 +84,13 @@ class SqlInspectionStore:
             _insert_inspections(session, inspections)
             _insert(session, OutboxRow, [self._outbox_values(record) for record in inspections])
             _insert(session, DeadLetterRow, [self._dead_letter_values(letter) for letter in letters])
+            gaps = new_gaps(session, outcome.gaps)
+            _insert(session, LogGapRow, [self._gap_values(gap) for gap in gaps])
             for report in outcome.drift:
                 session.merge(drift_row(report))
         given = len(outcome.inspections) + len(outcome.dead_letters)
         new = len(inspections) + len(letters)
-        return Recorded(inspections=len(inspections), dead_letters=len(letters), repeats=given - new)
+        return Recorded(inspections=len(inspections), dead_letters=len(letters), repeats=given - new, gaps=gaps)
 
     def record_shadows(self, records: Sequence[InspectionRecord]) -> None:
         """Store what models without a say found on frames that are stored; the masks' regions are not.
@@ -146,6 +158,17 @@ class SqlInspectionStore:
             "headers": [list(header) for header in event.to_headers()],
             "payload": event.to_json(),
             "created_at": self._now(),
+        }
+
+    def _gap_values(self, gap: LogGap) -> Values:
+        place = gap.position
+        return {
+            "topic": place.topic,
+            "topic_id": place.topic_id,
+            "partition": place.partition,
+            "first_offset": place.offset,
+            "messages": gap.count,
+            "found_at": self._now(),
         }
 
     def _dead_letter_values(self, letter: DeadLetter) -> Values:

@@ -10,8 +10,8 @@ from typing import Final, Self
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
-from monitor.ports import BatchOutcome, DeadLetter, InspectionRecord, LogPosition, RawRecord
-from schemas.tables import DeadLetterRow, InspectionRow, ShadowInspectionRow
+from monitor.ports import BatchOutcome, DeadLetter, InspectionRecord, LogGap, LogPosition, RawRecord
+from schemas.tables import DeadLetterRow, InspectionRow, LogGapRow, ShadowInspectionRow
 
 MAX_NAME: Final = 128
 
@@ -79,6 +79,16 @@ def new_shadows(session: Session, records: Sequence[InspectionRecord]) -> list[I
     ]
 
 
+def new_gaps(session: Session, gaps: Sequence[LogGap]) -> tuple[LogGap, ...]:
+    """Return those gaps of the log that are not stored. A worker that died before it committed finds them again."""
+    if not gaps:
+        return ()
+    columns = (LogGapRow.topic_id, LogGapRow.partition, LogGapRow.first_offset)
+    places = [_place(gap.position) for gap in gaps]
+    stored = {tuple(row) for row in session.execute(select(*columns).where(tuple_(*columns).in_(places)))}
+    return tuple(gap for gap in gaps if _place(gap.position) not in stored)
+
+
 def name_of(record: RawRecord) -> Name | None:
     """Return what names a message that nobody has checked, if its camera and frame id are readable."""
     camera, frame_id = camera_and_frame(record)
@@ -112,6 +122,7 @@ def _one_at_a_time(session: Session, outcome: BatchOutcome) -> None:
         return
     positions = [each.position for each in outcome.inspections]
     positions += [letter.record.position for letter in outcome.dead_letters]
+    positions += [gap.position for gap in outcome.gaps]
     # In one order, or two workers could wait for each other.
     for partition in sorted({f"{position.topic_id}/{position.partition}" for position in positions}):
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(partition, 0))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import ExitStack
 from typing import Any
 
 import psutil
@@ -45,9 +46,11 @@ def test_the_stale_batch_of_a_worker_that_was_taken_for_dead_changes_nothing(
     line.send(frames(FRAMES))
     arguments = [point, "2", "SIGSTOP", "--config", str(line.config), "run"]
     zombie = Program("zombie", arguments, line.directory, "deploy.chaos.doomed")
-    with zombie, line.program("successor", "run") as successor:
+    with ExitStack() as running:
+        running.enter_context(zombie)
+        wait_until(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_STOPPED, programs=[zombie])
         try:
-            wait_until(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_STOPPED, programs=[zombie])
+            successor = running.enter_context(line.program("successor", "run"))
             wait_until(lambda: line.settled() == FRAMES, programs=[successor])
             wait_until(lambda: line.count("outbox WHERE published_at IS NULL") == 0)
             before = contents(line)

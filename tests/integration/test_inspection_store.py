@@ -16,7 +16,7 @@ from monitor.adapters import migrations
 from monitor.adapters.database import connect
 from monitor.adapters.inspections import SqlInspectionStore
 from monitor.adapters.memory import MemoryInspectionStore
-from monitor.ports import BatchOutcome, DriftReport, InspectionStore, Recorded
+from monitor.ports import BatchOutcome, DriftReport, InspectionStore, LogGap, LogPosition, Recorded
 from monitor.settings import DatabaseSettings
 from schemas.messages import InspectionEvent, Verdict
 from schemas.tables import OutboxRow
@@ -38,6 +38,13 @@ class Contract:
 
     def test_an_empty_batch_is_stored(self, store: InspectionStore) -> None:
         assert store.record(BatchOutcome()) == Recorded(0, 0, 0)
+
+    def test_a_gap_of_the_log_is_stored_once(self, store: InspectionStore) -> None:
+        gap = LogGap(LogPosition("frames", "t1", 2, 40), 60)
+        assert store.record(BatchOutcome((inspection("f1", 100),), gaps=(gap,))).gaps == (gap,)
+        # A worker that was killed before it committed finds it again.
+        other = replace(gap, position=replace(gap.position, partition=1))
+        assert store.record(BatchOutcome(gaps=(gap, other))).gaps == (other,)
 
     def test_a_redelivered_batch_is_left_as_it_is(self, store: InspectionStore) -> None:
         outcome = BatchOutcome((inspection("f1", 1), inspection("f2", 2)), (dead_letter(3),))

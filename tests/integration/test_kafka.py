@@ -192,7 +192,7 @@ def test_a_paused_source_gets_nothing_and_keeps_its_partitions(
     with closing(KafkaSource(kafka_settings)) as source:
         source.pause()  # before any partition was assigned: it must hold for those that come
         send(producer, kafka_settings.frames_topic, [b"0"])
-        wait_for(source._consumer.assignment, source)
+        wait_for(lambda: source.partitions, source)
         assert [r.value for _ in range(5) for r in source.poll(0.2, 10)] == []
         source.resume()
         assert [r.value for r in read(source, 1)] == [b"0"]
@@ -225,14 +225,14 @@ def test_work_in_hand_is_committed_before_partitions_go_to_another_worker(
             other = threading.Thread(target=work)
             other.start()
             try:
-                wait_for(lambda: revoked_in and len(first._consumer.assignment()) == 2, first)
+                wait_for(lambda: revoked_in and len(first.partitions) == 2, first)
                 # On a busy machine the other is told of its share somewhat later.
-                wait_for(lambda: len(second._consumer.assignment()) == 2, first)
+                wait_for(lambda: len(second.partitions) == 2, first)
                 time.sleep(1)  # what was not committed would arrive at the other worker now
             finally:
                 joined.set()
                 other.join()
-            assert len(second._consumer.assignment()) == 2
+            assert len(second.partitions) == 2
             assert seen == []
     # In the thread that polls, where the owner's state is.
     assert set(revoked_in) == {threading.get_ident()}
@@ -244,7 +244,7 @@ def test_a_callback_that_fails_loses_no_message(kafka_settings: KafkaSettings, p
         raise RuntimeError(message)
 
     with closing(KafkaSource(kafka_settings)) as source:
-        wait_for(source._consumer.assignment, source)
+        wait_for(lambda: source.partitions, source)
         source.on_revoked(fail)
         with closing(KafkaSource(kafka_settings)) as second:
             joining = threading.Thread(target=second.poll, args=(0.5, 1))
@@ -390,7 +390,7 @@ def test_an_outage_leaves_no_socket_open(embedded_broker: TansuBroker) -> None:
     ensure_topics(settings, LIMITS)
     process = psutil.Process()
     with closing(KafkaSource(settings)) as source, closing(KafkaPublisher(settings)):
-        wait_for(source._consumer.assignment, source)
+        wait_for(lambda: source.partitions, source)
         open_before = process.num_fds()
         embedded_broker.kill()
         gc.disable()  # it would close some of them, some time
@@ -409,9 +409,9 @@ def test_offsets_that_go_back_wait_until_the_broker_has_told_whose_they_are(
     send(producer, kafka_settings.frames_topic, [b"0", b"1", b"2"])
     with closing(KafkaSource(kafka_settings)) as source:
         read(source, 3)
-        source._consumer.seek(TopicPartition(kafka_settings.frames_topic, 0), 1)
+        source._reader.consumer.seek(TopicPartition(kafka_settings.frames_topic, 0), 1)
         with monkeypatch.context() as patch:
-            patch.setattr(source, "_refresh_metadata", lambda: False)
+            patch.setattr("monitor.adapters.kafka.library.refresh_metadata", lambda *_: False)
             assert [source.poll(0.3, 10) for _ in range(3)] == [[], [], []]
         assert [r.value for r in read(source, 2)] == [b"1", b"2"]
 

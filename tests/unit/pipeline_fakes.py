@@ -32,6 +32,7 @@ from monitor.ports import (
     BankShape,
     BatchOutcome,
     InspectionRecord,
+    LogGap,
     LogPosition,
     RawRecord,
     Recorded,
@@ -152,7 +153,7 @@ class Line:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.stop = threading.Event()
-        self.records: dict[str, list[RawRecord]] = defaultdict(list)
+        self.records: dict[str, list[RawRecord | LogGap]] = defaultdict(list)
         self.next: dict[str, int] = defaultdict(int)
         self.committed: dict[str, int] = defaultdict(int)
         self.commits: list[list[LogPosition]] = []
@@ -172,7 +173,11 @@ class Line:
         log = self.records[camera]
         log.append(RawRecord(LogPosition("frames", "t1", hash_of(camera), len(log)), camera.encode(), headers, value))
 
-    def poll(self, timeout: float, max_records: int) -> Sequence[RawRecord]:
+    def lose(self, camera: str = "cam") -> None:
+        log = self.records[camera]
+        log.append(LogGap(LogPosition("frames", "t1", hash_of(camera), len(log)), 1))
+
+    def poll(self, timeout: float, max_records: int) -> Sequence[RawRecord | LogGap]:
         assert max_records > 0
         assert time.monotonic() < self._deadline, "the pipeline does not get done"
         self.polls += 1
@@ -185,11 +190,14 @@ class Line:
             self.paused_polls += 1
             time.sleep(0.002)
             return []
-        records: list[RawRecord] = []
+        records: list[RawRecord | LogGap] = []
         for camera, log in self.records.items():
             taken = log[self.next[camera] : self.next[camera] + max_records - len(records)]
             self.next[camera] += len(taken)
-            records += [replace(each, newer=len(log) - each.position.offset - 1) for each in taken]
+            records += [
+                replace(each, newer=len(log) - each.position.offset - 1) if isinstance(each, RawRecord) else each
+                for each in taken
+            ]
         self.largest_poll = max(self.largest_poll, len(records))
         if not records:
             time.sleep(min(timeout, 0.002))
@@ -206,7 +214,9 @@ class Line:
             lost = [record for record in log[: self.committed[camera]] if not self._is_stored(record)]
             assert not lost, f"committed before stored: {lost}"
 
-    def _is_stored(self, record: RawRecord) -> bool:
+    def _is_stored(self, record: RawRecord | LogGap) -> bool:
+        if isinstance(record, LogGap):
+            return record in self.store.gaps
         frame_id = dict(record.headers).get("ce_id", b"").decode()
         dead = [letter.record.position for letter in self.store.dead_letters]
         return frame_id in self.store.inspections or record.position in dead
@@ -225,6 +235,9 @@ class Line:
 
     def lag(self) -> int | None:
         return None
+
+    def ready(self) -> bool:
+        return True
 
     def close(self) -> None:
         self.closed = True

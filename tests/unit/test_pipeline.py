@@ -48,6 +48,18 @@ def test_every_frame_is_stored_with_its_verdict_and_committed() -> None:
     assert bench.line.closed
 
 
+def test_what_retention_took_is_stored_as_a_gap_in_its_turn_and_committed() -> None:
+    bench = Bench()
+    bench.line.send("before", png(NORMAL))
+    bench.line.lose()
+    bench.line.send("after", png(NORMAL))
+    bench.run()
+    assert list(bench.store.verdicts) == ["before", "after"]
+    (gap,) = bench.store.gaps
+    assert (gap.position.offset, gap.count) == (1, 1)
+    assert bench.line.committed["cam"] == 3
+
+
 def test_a_record_tells_how_the_verdict_came_about_in_camera_pixels() -> None:
     bench = Bench()
     image = np.full((32, 64), NORMAL, np.uint8)  # the network sees 16 x 16: every 2nd row, every 4th column

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,10 +20,11 @@ from structlog.testing import capture_logs
 
 from monitor.adapters.memory import MemoryImageStore, MemoryPublisher
 from monitor.clock import FakeClock
+from monitor.metrics_server import serving_metrics
 from monitor.ports import BatchOutcome, InspectionRecord, LogPosition, OutboxMessage
 from monitor.publishing import OutboxRelay
 from monitor.settings import MetricsSettings
-from monitor.worker import WorkerPorts, run_worker, serving_metrics
+from monitor.worker import WorkerPorts, run_worker
 from schemas.errors import ConfigurationError
 from schemas.messages import FrameEvent, Verdict
 from tests.unit.pipeline_fakes import (
@@ -116,6 +118,22 @@ with stopping_on_signals(stop):
         assert process.wait(5) == -signal.SIGINT
 
 
+def test_a_program_that_does_not_stop_in_time_is_ended_whatever_it_waits_for() -> None:
+    program = """
+import threading
+from monitor.signals import stopping_on_signals
+with stopping_on_signals(threading.Event(), most_stopping_s=0.5):
+    print("ready", flush=True)
+    threading.Event().wait()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 1
+        assert "Not stopped in time" in process.stdout.read()
+
+
 def test_a_result_is_published_as_soon_as_it_is_stored() -> None:
     store, results, stop = Store(), Results(), threading.Event()
     line = Line(store)
@@ -191,7 +209,12 @@ def test_metrics_are_served_while_the_worker_runs() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with serving_metrics(MetricsSettings(port=port)):
+    ready = threading.Event()
+    with serving_metrics(MetricsSettings(port=port), ready.is_set):
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5)
+        ready.set()
+        assert urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5).read() == b"ready\n"
         text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
     assert "paedid_frames_total" in text
     with pytest.raises(OSError, match="refused"):
@@ -205,6 +228,6 @@ def test_a_metrics_port_in_use_is_the_operators_error() -> None:
         port = taken.getsockname()[1]
         with (
             pytest.raises(ConfigurationError, match=f"metrics.port = {port}"),
-            serving_metrics(MetricsSettings(port=port)),
+            serving_metrics(MetricsSettings(port=port), lambda: True),
         ):
             pass

@@ -207,7 +207,7 @@ WORDS: Final[dict[type[BaseException], Callable[[BaseException, KafkaSettings], 
         "Stop all of them, then start them again.",
     ),
     errors.InvalidSessionTimeoutError: lambda _, settings: (
-        f"does not allow kafka.session_timeout_ms = {settings.session_timeout_ms}",
+        f"does not allow kafka.session_timeout_ms = {settings.session_ms}",
         "Set it between the broker's group.min.session.timeout.ms and group.max.session.timeout.ms.",
     ),
     errors.UnsupportedVersionError: lambda error, _: (

@@ -2,49 +2,55 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
-from kafka import KafkaConsumer, TopicPartition
-from kafka.consumer.fetcher import ConsumerRecord
+from kafka import TopicPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
-from kafka.errors import CommitFailedError, CorruptRecordError, KafkaError
+from kafka.errors import CommitFailedError, KafkaError, RebalanceInProgressError
 from kafka.structs import OffsetAndMetadata
 
-from monitor.adapters.kafka.connection import reaching_broker
+from monitor.adapters.kafka import library
+from monitor.adapters.kafka.reader import Item, Polled, TopicReader
+from monitor.adapters.kafka.standing import Standing
 from monitor.adapters.kafka.turns import Turns
-from monitor.adapters.kafka.unreadable import Unreadable
-from monitor.ports import LogPosition, RawRecord
+from monitor.ports import LogPosition
 from monitor.settings import KafkaSettings
 
-COMMIT_TIMEOUT_S = 3.0
-COMMIT_RETRY_S = 1.0
-METADATA_TIMEOUT_S = 3.0
-METADATA_MAX_AGE_S = 30.0
-# How long the broker may hold a fetch that finds nothing. kafka-python has one fetch in flight per broker: while one
-# for idle cameras is held, the busy one gets nothing (the default of 500 ms: 130 frames/s of 78 kB instead of 1300).
-FETCH_WAIT_MS = 20
-# Little at a time, for what was fetched grows old: how many newer frames wait, it knows as of the fetch. A larger frame
-# comes all the same, by itself.
-FETCH_BYTES = 2**20
-ALL = 2**31 - 1  # records of a poll: whatever was fetched, which is bounded in bytes
-
-Fetched: TypeAlias = dict[TopicPartition, list[ConsumerRecord]]
+COMMIT_TIMEOUT_S: Final = 3.0
+COMMIT_RETRY_S: Final = 1.0
+CLOSE_TIMEOUT_S: Final = 3.0
+JOIN_TIMEOUT_S: Final = 1.0
+# So long a call waits for the library at least: less, and a call with nothing to wait for would never see an answer.
+LEAST_WAIT_S: Final = 0.1
+AWAY_PAUSE_S: Final = 0.5
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rebalance:
+    """What the group says, on its way to the thread that owns the source."""
+
+    assigned: frozenset[TopicPartition] = frozenset()
+    revoked: frozenset[TopicPartition] = frozenset()
+    lost: frozenset[TopicPartition] = frozenset()
+    answered: threading.Event = field(default_factory=threading.Event)
 
 
 class KafkaSource:
     """The :class:`~monitor.ports.FrameSource` for Kafka: manual commits, from the earliest message on.
 
     All methods are called from one thread, and so is the callback of :meth:`on_revoked`. The library is polled in a
-    thread of its own, because it runs rebalances inside its poll, on a loop that must not be blocked.
+    thread of its own: it runs rebalances inside its poll, on a loop that must not be blocked, and a poll that joins the
+    group must not be cut short (``library.keep_join``). So a call here may return before the poll does, which goes on;
+    and whatever the library does, no call takes longer than it was asked to.
 
     Partitions take turns. The library would hand out all that it has fetched of one before it comes to the next: of
     small frames thousands, while another camera's pass their deadline. So what it has is taken at once, and a partition
@@ -58,50 +64,54 @@ class KafkaSource:
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
-        with reaching_broker(settings) as options:
-            self._consumer = KafkaConsumer(
-                **options,
-                group_id=settings.group,
-                metrics_enabled=False,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                session_timeout_ms=settings.session_timeout_ms,
-                heartbeat_interval_ms=settings.heartbeat_interval_ms,
-                metadata_max_age_ms=round(METADATA_MAX_AGE_S * 1000),
-                fetch_max_wait_ms=FETCH_WAIT_MS,
-                fetch_max_bytes=FETCH_BYTES,
-                max_partition_fetch_bytes=FETCH_BYTES,
-            )
-        self._unreadable = Unreadable(self._consumer)
-        self._turns: Turns[TopicPartition, RawRecord] = Turns()
-        self._poller = ThreadPoolExecutor(1, thread_name_prefix="kafka-poll")
-        self._polling: Future[Fetched] | None = None
-        self._rebalances = _Rebalances(self)
+        self._reader = TopicReader(settings)
+        self._turns: Turns[TopicPartition, Item] = Turns()
+        self._owned: set[TopicPartition] = set()
         self._topic_ids: dict[TopicPartition, str] = {}
-        self._next_offsets: dict[TopicPartition, int] = {}
         self._uncommitted: dict[TopicPartition, int] = {}
         self._next_commit = 0.0
         self._paused = False
         self._revoked: Callable[[], None] | None = None
         self._away = False
-        self._consumer.subscribe([settings.frames_topic], listener=self._rebalances)
+        self._lag: int | None = None
+        self._standing = Standing(settings)
+        self._events: queue.SimpleQueue[_Rebalance | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._polling: Future[Polled] | None = None
+        self._listener = _Listener(self._reader, self._events)
+        self._reader.consumer.subscribe([settings.frames_topic], listener=self._listener)
+        # A daemon: a call that hangs in the library must not keep the process from leaving.
+        self._poller = threading.Thread(target=self._run_jobs, name="kafka-poll", daemon=True)
+        self._poller.start()
 
-    def poll(self, timeout: float, max_records: int) -> Sequence[RawRecord]:
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The numbers of the partitions that are read here."""
+        return frozenset(partition.partition for partition in self._owned)
+
+    def poll(self, timeout: float, max_records: int) -> Sequence[Item]:
         """Return at most ``max_records`` new messages, waiting up to ``timeout`` seconds for the first.
 
         An outage of the broker is waited out: nothing arrives until it is back.
+
+        Raises:
+            OperatorError: the broker refuses; waiting does not help.
         """
         started = time.monotonic()
         if self._uncommitted and started >= self._next_commit:
             self._commit()
-        try:
-            self._fetch(timeout)
-        except KafkaError as error:
-            if not self._away:
-                log.warning("Kafka unreachable; no frames arrive until it is back", error=str(error))
-            self._away = True
-            time.sleep(max(0.0, min(timeout, 1.0) - (time.monotonic() - started)))
-        return [] if self._paused else self._turns.take(max_records)
+        while True:
+            left = max(0.0, timeout - (time.monotonic() - started))
+            try:
+                self._take_over(self._poll_library(left))
+            except KafkaError as error:
+                self._standing.away(error)
+                self._away = True
+                time.sleep(min(left, AWAY_PAUSE_S))
+            taken = [] if self._paused else self._turns.take(max_records)
+            # A poll may end early and empty: it joined the group, or found where to begin.
+            if taken or time.monotonic() - started >= timeout:
+                return taken
 
     def commit(self, positions: Iterable[LogPosition]) -> None:
         """Mark everything up to and including ``positions`` as done, partition by partition.
@@ -120,7 +130,6 @@ class KafkaSource:
     def pause(self) -> None:
         """Hand out nothing until ``resume``; polling goes on, so that the group keeps its members."""
         self._paused = True
-        self._consumer.pause(*self._consumer.assignment())
 
     def resume(self) -> None:
         """Go on."""
@@ -135,119 +144,110 @@ class KafkaSource:
 
     def lag(self) -> int | None:
         """Return about how many messages wait, or None when it is not known."""
-        waiting = None
-        for partition in self._consumer.assignment():
-            with contextlib.suppress(KafkaError):
-                end, position = self._consumer.highwater(partition), self._consumer.position(partition, timeout_ms=0)
-                if end is not None and position is not None:
-                    waiting = (waiting or 0) + max(0, end - position) + self._turns.waiting(partition)
-        return waiting
+        if self._lag is None:
+            return None
+        return self._lag + sum(self._turns.waiting(partition) for partition in self._owned)
+
+    def ready(self) -> bool:
+        """Return whether frames can arrive here, or could if others did not take them all. Any thread may ask."""
+        return self._standing.ready
 
     def close(self) -> None:
-        """Leave the group. Commits nothing."""
-        self._rebalances.closing = True
+        """Leave the group. Commits nothing that was not marked as done."""
+        self._listener.closing = True
+        self._jobs.put(None)
         try:
-            self._consumer.close(autocommit=False, timeout_ms=COMMIT_TIMEOUT_S * 1000)
+            self._reader.close(CLOSE_TIMEOUT_S)
         except KafkaError as error:
             log.warning("left without telling Kafka; others take over after the session timeout", error=str(error))
-        self._poller.shutdown()
+        self._poller.join(JOIN_TIMEOUT_S)
 
-    def _fetch(self, timeout: float) -> None:
-        """Take what the library has, waiting up to ``timeout`` for it if nothing waits here."""
+    def _run_jobs(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def _poll_library(self, timeout: float) -> Polled | None:
+        """Return what a poll found, once it is done; else None after about ``timeout``, and the poll goes on.
+
+        Raises:
+            KafkaError, OperatorError: what it met instead.
+        """
+        if self._polling is None:
+            held = {partition for partition in self._owned if self._turns.waiting(partition)}
+            # None waits where something waits to be handed out.
+            timeout = 0.0 if held and not self._paused else timeout
+            self._polling = self._submit(timeout, held)
+        deadline = time.monotonic() + max(timeout, LEAST_WAIT_S)
+        while True:
+            try:
+                event = self._events.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return None
+            if event is None:
+                polling, self._polling = self._polling, None
+                return polling.result()
+            self._apply(event)
+
+    def _submit(self, timeout: float, held: set[TopicPartition]) -> Future[Polled]:
+        future: Future[Polled] = Future()
+        paused = None if self._paused else held
+
+        def poll() -> None:
+            try:
+                future.set_result(self._reader.poll(timeout, paused))
+            except BaseException as error:  # noqa: BLE001 - whoever waits gets it, whatever it is
+                future.set_exception(error)
+            self._events.put(None)
+
+        self._jobs.put(poll)
+        return future
+
+    def _apply(self, event: _Rebalance) -> None:
         try:
-            self._take_over(self._poll_library(timeout))
-            self._unreadable.raise_pending()
-        except CorruptRecordError as error:
-            self._pass_over(error)
+            if event.revoked and self._revoked is not None:
+                self._revoked()
+        finally:
+            gone = event.revoked | event.lost
+            if event.revoked:
+                self._commit()
+            self._owned = (self._owned - gone) | event.assigned
+            # What goes to another worker comes to it; what comes back here comes again.
+            self._turns.keep(self._owned)
+            for partition in gone:
+                self._topic_ids.pop(partition, None)
+                self._uncommitted.pop(partition, None)
+            event.answered.set()
+        self._standing.assigned(self._owned, event.assigned, gone)
 
-    def _take_over(self, fetched: Fetched) -> None:
-        # What went to another worker comes to it; what came back here comes again.
-        self._turns.keep(self._consumer.assignment())
-        for partition, records in self._trusted(fetched):
-            self._turns.add(partition, records)
-        if fetched and self._away:
-            log.info("Kafka is back; frames arrive again")
+    def _take_over(self, polled: Polled | None) -> None:
+        if polled is None:
+            return
+        self._lag = polled.lag
+        self._standing.polled(self._owned, polled)
+        for partition, items in polled.items.items():
+            if partition not in self._owned or not items:
+                continue
+            topic_id = items[-1].position.topic_id
+            if self._topic_ids.get(partition, topic_id) != topic_id:  # re-created: its offsets begin again
+                self._uncommitted.pop(partition, None)
+            self._topic_ids[partition] = topic_id
+            self._turns.add(partition, items)
+        if self._away:
+            self._standing.back()
             self._away = False
 
-    def _poll_library(self, timeout: float) -> Fetched:
-        # A poll that an exception interrupted goes on; its messages count as delivered to the library, so take them.
-        if self._polling is None:
-            if self._hold_back() and not self._paused:
-                timeout = 0.0
-            self._polling = self._poller.submit(self._consumer.poll, round(timeout * 1000), ALL)
-            self._polling.add_done_callback(lambda _: self._rebalances.requests.put(None))
-        polling = self._polling
-        while (request := self._rebalances.requests.get()) is not None:
-            try:
-                if self._revoked is not None:
-                    self._revoked()
-            finally:
-                request.set()
-        self._polling = None
-        return polling.result()
-
-    def _hold_back(self) -> set[TopicPartition]:
-        """Pause the partitions of which something waits here, and no others unless all are paused; return them."""
-        held = {partition for partition in self._consumer.assignment() if self._turns.waiting(partition)}
-        self._consumer.pause(*held)
-        if not self._paused:
-            self._consumer.resume(*self._consumer.paused() - held)
-        return held
-
-    def _trusted(self, fetched: Fetched) -> Iterator[tuple[TopicPartition, list[RawRecord]]]:
-        """Yield each partition's records, labelled with the id of the topic that they really come from.
-
-        A broker that lost everything re-creates the topic, and its offsets start again at 0: under the old topic's id
-        new frames would look like those stored before, and be dropped.
-        """
-        went_back = any(records[0].offset < self._next_offsets.get(tp, 0) for tp, records in fetched.items())
-        known = all(tp in self._topic_ids for tp in fetched)
-        if fetched and (went_back or not known) and not self._refresh_metadata():
-            for partition, records in fetched.items():
-                self._consumer.seek(partition, records[0].offset)
-            return
-        for partition, records in fetched.items():
-            topic_id = self._topic_id(partition)
-            if self._topic_ids.setdefault(partition, topic_id) != topic_id:
-                log.warning("topic was re-created; reading it from its start", topic=partition.topic, topic_id=topic_id)
-                self._topic_ids[partition] = topic_id
-                self._next_offsets.pop(partition, None)
-                self._uncommitted.pop(partition, None)
-                self._consumer.seek_to_beginning(partition)
-                continue
-            self._next_offsets[partition] = records[-1].offset + 1
-            end = self._consumer.highwater(partition) or 0
-            yield partition, [_raw(record, topic_id, max(0, end - record.offset - 1)) for record in records]
-
-    def _pass_over(self, error: CorruptRecordError) -> None:
-        """Put something in place of a message that cannot be read, once it is given up."""
-        given_up = self._unreadable.pass_over(error)
-        if given_up is None:
-            return
-        partition, offset = given_up
-        self._topic_ids.setdefault(partition, self._topic_id(partition))
-        self._next_offsets[partition] = offset + 1
-        place = LogPosition(partition.topic, self._topic_ids[partition], partition.partition, offset)
-        self._turns.add(partition, [RawRecord(place, None, (), None, problem=str(error))])
-
-    def _topic_id(self, partition: TopicPartition) -> str:
-        return str(self._consumer._cluster.topic_id(partition.topic) or "")  # noqa: SLF001 - kept nowhere else
-
-    def _refresh_metadata(self) -> bool:
-        update = self._consumer._cluster.request_update()  # noqa: SLF001 - topics() does this without a timeout
-        arrived = threading.Event()
-        update.add_both(lambda _: arrived.set())
-        return arrived.wait(METADATA_TIMEOUT_S) and bool(update.succeeded())
-
     def _commit(self) -> None:
-        owned = self._consumer.assignment()
-        self._uncommitted = {tp: offset for tp, offset in self._uncommitted.items() if tp in owned}
+        self._uncommitted = {tp: offset for tp, offset in self._uncommitted.items() if tp in self._owned}
+        if not self._uncommitted:
+            return
         offsets = {tp: OffsetAndMetadata(offset, "", -1) for tp, offset in self._uncommitted.items()}
         try:
-            self._consumer.commit(offsets, timeout_ms=COMMIT_TIMEOUT_S * 1000)
+            self._reader.consumer.commit(offsets, timeout_ms=COMMIT_TIMEOUT_S * 1000)
         except CommitFailedError:
             log.warning("partitions went to another worker; their last frames will be seen again and recognised")
             self._uncommitted.clear()
+        except RebalanceInProgressError:  # they are committed once it is over
+            self._next_commit = time.monotonic() + COMMIT_RETRY_S
         except KafkaError as error:
             log.warning("offsets not committed; after a restart these frames are seen again", error=str(error))
             self._next_commit = time.monotonic() + COMMIT_RETRY_S
@@ -255,38 +255,30 @@ class KafkaSource:
             self._uncommitted.clear()
 
 
-class _Rebalances(AsyncConsumerRebalanceListener):  # type: ignore[misc] # untyped library
-    """Hears of rebalances on the library's loop, and has them answered by the thread that owns the source."""
+class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc] # untyped library
+    """Hears of rebalances on the library's loop, and has them answered by the thread that owns the source.
 
-    def __init__(self, source: KafkaSource) -> None:
-        self._source = source
-        self.requests: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
+    The assignor is a cooperative one: what comes and what goes is told, not the whole.
+    """
+
+    def __init__(self, reader: TopicReader, events: queue.SimpleQueue[_Rebalance | None]) -> None:
+        self._reader = reader
+        self._events = events
         self.closing = False
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Say what is read here from now on."""
+        self._events.put(_Rebalance(assigned=frozenset(assigned)))
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Wait until the owner has finished what it had in hand; heartbeats go on meanwhile."""
         if not revoked or self.closing:
             return
-        answered = threading.Event()
-        self.requests.put(answered)
-        while not (answered.is_set() or self.closing):
-            await self._source._consumer._net.sleep(0.005)  # noqa: SLF001 - the library's loop has no other
+        event = _Rebalance(revoked=frozenset(revoked))
+        self._events.put(event)
+        while not (event.answered.is_set() or self.closing):
+            await library.pause_in_loop(self._reader.consumer)
 
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """Forget what was known of partitions that went; a paused source stays paused."""
-        source = self._source
-        source._topic_ids = {tp: known for tp, known in source._topic_ids.items() if tp in assigned}  # noqa: SLF001
-        source._next_offsets = {tp: n for tp, n in source._next_offsets.items() if tp in assigned}  # noqa: SLF001
-        if source._paused:  # noqa: SLF001
-            source._consumer.pause(*assigned)  # noqa: SLF001
-        log.info("partitions assigned", partitions=sorted(tp.partition for tp in assigned))
-
-
-def _raw(record: ConsumerRecord, topic_id: str, newer: int) -> RawRecord:
-    return RawRecord(
-        position=LogPosition(record.topic, topic_id, record.partition, record.offset),
-        key=record.key,
-        headers=tuple((name, value or b"") for name, value in record.headers),
-        value=record.value,
-        newer=newer,
-    )
+    async def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
+        """Say what went to other members while this one was taken for dead: nothing of it can be committed."""
+        self._events.put(_Rebalance(lost=frozenset(lost)))

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from monitor.adapters.inspections import inspection_event
 from monitor.adapters.settled import Settled
-from monitor.ports import BatchOutcome, DeadLetter, DriftReport, InspectionRecord, OutboxMessage, Recorded
+from monitor.ports import BatchOutcome, DeadLetter, DriftReport, InspectionRecord, LogGap, OutboxMessage, Recorded
 
 
 class MemoryInspectionStore:
@@ -22,6 +22,7 @@ class MemoryInspectionStore:
         self.dead_letters: list[DeadLetter] = []
         self.drift: dict[tuple[str, str], DriftReport] = {}
         self.shadows: list[InspectionRecord] = []
+        self.gaps: list[LogGap] = []
         self._settled = Settled()
         self._topic = inspections_topic
         self._outbox: dict[int, OutboxMessage] = {}
@@ -35,10 +36,12 @@ class MemoryInspectionStore:
             self.inspections[record.frame.frame_id] = record
             self._announce(record)
         self.dead_letters += letters
+        gaps = tuple(gap for gap in outcome.gaps if gap not in self.gaps)
+        self.gaps += gaps
         self.drift |= {(report.camera, report.model_id): report for report in outcome.drift}
         given = len(outcome.inspections) + len(outcome.dead_letters)
         new = len(inspections) + len(letters)
-        return Recorded(inspections=len(inspections), dead_letters=len(letters), repeats=given - new)
+        return Recorded(inspections=len(inspections), dead_letters=len(letters), repeats=given - new, gaps=gaps)
 
     def record_shadows(self, records: Sequence[InspectionRecord]) -> None:
         """Store what models without a say found on frames that are stored."""

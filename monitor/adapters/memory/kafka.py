@@ -82,6 +82,10 @@ class MemoryFrameSource:
         """Return how many messages wait."""
         return len(self._records) - self._next
 
+    def ready(self) -> bool:
+        """Return that frames can arrive."""
+        return True
+
     def close(self) -> None:
         """Leave the group. Commits nothing."""
 
