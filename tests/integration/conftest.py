@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from deploy.local.apache_kafka import ApacheKafka, BrokerSecurity
+from deploy.local.apache_kafka import VARIABLE, ApacheKafka, BrokerSecurity
 from monitor.adapters import migrations
 from monitor.adapters.database import connect
 from monitor.adapters.inspections import SqlInspectionStore
@@ -21,6 +21,7 @@ from tests.integration.secured_kafka import (
     Secured,
     Tokens,
 )
+from tests.servers import skip_or_fail
 
 
 @pytest.fixture
@@ -36,6 +37,11 @@ def store(engine: Engine) -> SqlInspectionStore:
     return SqlInspectionStore(engine, "inspections")
 
 
+def require_apache_kafka() -> None:
+    if not ApacheKafka.is_available():
+        skip_or_fail(f"no Apache Kafka here: {VARIABLE} names no folder of its jars, or Java is missing")
+
+
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("certificates"))
@@ -44,6 +50,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @pytest.fixture(scope="session")
 def secured(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Secured]:
     """A cluster with TLS, passwords, tokens and rights. Topics and groups are to be of the test's own, as are users."""
+    require_apache_kafka()
     from tests.integration.kafka_administrator import Administrator  # noqa: PLC0415 - imports kafka, see pytest_configure
 
     folder = tmp_path_factory.mktemp("secured")
@@ -58,6 +65,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
 @pytest.fixture(scope="session")
 def mutual(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[ApacheKafka]:
     """A cluster whose clients show certificates."""
+    require_apache_kafka()
     security = BrokerSecurity(certificates.server, client_ca=certificates.ca)
     with ApacheKafka(tmp_path_factory.mktemp("mutual"), security=security) as kafka:
         yield kafka

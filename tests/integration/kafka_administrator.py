@@ -60,6 +60,9 @@ class Administrator:
         named = {name.replace("_", "."): value for name, value in configs.items()}
         self._admin.create_topics({topic: {"num_partitions": partitions, "configs": named}}, wait_for_metadata=True)
 
+    def delete(self, topic: str) -> None:
+        self._admin.delete_topics([topic])
+
     def partitions(self, topic: str) -> int:
         (found,) = self._admin.describe_topics([topic])
         return len(found["partitions"])

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-import pytest
 import trustme
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -40,9 +39,6 @@ SECRET = "hunter2"
 PASSWORDS = {name: f"{SECRET}-{name}" for name in ("camera", "worker", "people", "everyone", "leaving")}
 # So often clients sign on anew.
 SECURED = {"connections.max.reauth.ms": "5000"}
-NEEDS_KAFKA = pytest.mark.skipif(
-    not ApacheKafka.is_available(), reason="KAFKA_LIBS names no Kafka distribution's libs, or there is no Java"
-)
 LONG_AGO = {"not_before": datetime(2019, 1, 1, tzinfo=UTC), "not_after": datetime(2020, 1, 1, tzinfo=UTC)}
 
 

@@ -42,7 +42,6 @@ from schemas.errors import OperatorError, Reason, ServiceRefusedError
 from schemas.messages import FrameEvent, new_frame_id, utc_now
 from tests.faults.prefork import Prefork
 from tests.integration.secured_kafka import (
-    NEEDS_KAFKA,
     PASSWORDS,
     SECRET,
     Certificates,
@@ -51,7 +50,6 @@ from tests.integration.secured_kafka import (
     token_endpoint,
 )
 
-pytestmark = NEEDS_KAFKA
 LIMITS = LimitSettings(max_frame_bytes=500_000)
 
 Topics = Callable[[str], str]
@@ -170,7 +168,7 @@ def test_frames_are_sent_with_a_token_of_a_file_that_is_read_anew(
 
 def test_frames_are_sent_for_longer_than_a_token_of_a_service_lives(secured: Secured, topics: Topics) -> None:
     make_topics(secured, topics)
-    life_s = 4
+    life_s = 3
     with token_endpoint(secured.certificates.server) as service:
         service.answer = lambda: (200, {"access_token": secured.tokens.token("robot", life_s), "expires_in": life_s})
         credentials = {"oauth_client_id": "line 1", "oauth_client_secret": SECRET, "oauth_scope": "kafka"}
