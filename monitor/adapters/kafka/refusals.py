@@ -96,7 +96,7 @@ def _told(error: BaseException, settings: KafkaSettings, operation: Operation | 
 def _of_tls(error: ssl.SSLError, settings: KafkaSettings) -> Told | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _of_certificate(error)
-    reason = error.reason or ""
+    reason = getattr(error, "reason", None) or ""  # Python's own have none
     if reason in NO_TLS:
         return _no_tls(settings)
     if "ALERT" not in reason:
