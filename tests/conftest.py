@@ -54,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
     # A client of kafka-python that is closed at the moment it connects leaves the socket to the garbage collector, in
     # whatever test that comes. That our adapters leave none open is a test of its own (test_kafka).
-    unclosed = r"Exception ignored in. <socket\.socket .* raddr="
+    unclosed = r"Exception ignored in. <\S+ocket\S* .* raddr="
     config.addinivalue_line("filterwarnings", f"ignore:{unclosed}:pytest.PytestUnraisableExceptionWarning")
 
 

@@ -170,7 +170,7 @@ def test_sigterm_ends_the_camera_agent_in_time_though_the_broker_hangs(
         time.sleep(0.5)
         assert embedded_broker.pid is not None
         os.kill(embedded_broker.pid, signal.SIGSTOP)
-        time.sleep(3)  # so that it is in the midst of its attempts
+        time.sleep(1.5)  # so that it is in the midst of its attempts
         started = time.monotonic()
         agent.terminate()
         said, problems = agent.communicate(timeout=40)
@@ -191,9 +191,9 @@ def test_an_agent_that_is_told_to_stop_ends_though_a_topic_is_gone(
     monkeypatch.setattr("monitor.camera.FLUSH_S", 0.5)
     ensure_topics(settings, LIMITS)
     stop = threading.Event()
-    threading.Timer(1, administrator.delete, (settings.frames_topic,)).start()
-    threading.Timer(4, stop.set).start()
+    threading.Timer(0.5, administrator.delete, (settings.frames_topic,)).start()
+    threading.Timer(2, stop.set).start()
     started = time.monotonic()
     summary = run_camera(str(folder), "cam", settings, LIMITS, rate=20, loop=True, stop=stop)
-    assert time.monotonic() - started < 4 + 8
+    assert time.monotonic() - started < 2 + 8
     assert summary.taken == summary.acknowledged + summary.unacknowledged + summary.dropped
