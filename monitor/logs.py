@@ -22,6 +22,9 @@ LIBRARIES: Final = {"kafka": logging.CRITICAL} | dict.fromkeys(
     ("redis", "sqlalchemy", "alembic", "asyncio", "fsspec"), logging.WARNING
 )
 
+# These write passwords, at 'debug' too: a client's options, and the very bytes of its requests.
+NEVER_DEBUGGED: Final = ("kafka.admin.client", "kafka.net.connection", "kafka.protocol.parser")
+
 
 class DropRepeats(logging.Filter):
     """Drops what a library has said within the last `REPEAT_AFTER_S`, whatever its arguments; our own lines pass."""
@@ -82,3 +85,5 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
     logging.captureWarnings(capture=True)
     for name, from_level in LIBRARIES.items():
         logging.getLogger(name).setLevel(level if debugging else max(level, from_level))
+    for name in NEVER_DEBUGGED:
+        logging.getLogger(name).setLevel(logging.INFO if debugging else logging.NOTSET)

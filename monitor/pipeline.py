@@ -181,8 +181,8 @@ class Pipeline:
         inspections = self._inspect(received, frames)  # meanwhile the batch before is being stored
         dead = tuple(arrival for arrival in arrivals if isinstance(arrival, DeadLetter))
         gaps = tuple(arrival for arrival in arrivals if isinstance(arrival, LogGap))
-        images = {each.item.position: each.item.value or b"" for each in received if isinstance(each.item, RawRecord)}
-        batch = FinishedBatch(inspections, dead, images, self._batch_inspector.take_drift(), gaps)
+        messages = {each.item.position: each.item for each in received if isinstance(each.item, RawRecord)}
+        batch = FinishedBatch(inspections, dead, messages, self._batch_inspector.take_drift(), gaps)
         self._wait_for_store(stop)  # one batch at the store, no more
         self._at_store = _AtStore(batch.positions, self._recorder.submit(batch))
         if shadows := self._shadow_inspector.inspect(frames, inspections):

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -58,24 +58,14 @@ class FinishedBatch:
     """All that became of one batch.
 
     Attributes:
-        images: the encoded image of each inspected frame, by its place in the log.
-        records: the messages as they came, by their places. Of a frame whose message is not among them, the key and
-            the headers are made anew from what is known of it.
+        messages: that brought the inspected frames, by their places in the log: image, key and headers as they came.
     """
 
     inspections: tuple[InspectionRecord, ...]
     dead_letters: tuple[DeadLetter, ...]
-    images: Mapping[LogPosition, bytes]
+    messages: Mapping[LogPosition, RawRecord]
     drift: tuple[DriftReport, ...] = ()
     gaps: tuple[LogGap, ...] = ()
-    records: Mapping[LogPosition, RawRecord] = field(default_factory=dict)
-
-    def message_of(self, inspected: InspectionRecord) -> RawRecord:
-        """Return the message that brought an inspected frame."""
-        position, frame = inspected.position, inspected.frame
-        if position in self.records:
-            return self.records[position]
-        return RawRecord(position, frame.camera.encode(), tuple(frame.to_headers()), self.images[position])
 
     @property
     def positions(self) -> list[LogPosition]:
@@ -202,7 +192,7 @@ class Recorder:
     ) -> BatchOutcome:
         """Make dead letters of the frames that the database refuses, so that it takes the others."""
         letters = tuple(
-            DeadLetter(batch.message_of(record), Reason.REFUSED_BY_DATABASE, refused[record.position])
+            DeadLetter(batch.messages[record.position], Reason.REFUSED_BY_DATABASE, refused[record.position])
             for record in outcome.inspections
             if record.position in refused
         )
@@ -215,7 +205,7 @@ class Recorder:
     def _keep_image(self, record: InspectionRecord, batch: FinishedBatch) -> InspectionRecord:
         if not keeps_image(record, self._policy):
             return record
-        image = batch.images[record.position]
+        image = batch.messages[record.position].value or b""
         return replace(record, image_sha256=self._persist("image store", lambda: self._put(image)))
 
     def _put(self, image: bytes) -> str | None:

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from deploy.chaos.feed import Kind
+from monitor.adapters.kafka.connection import client_options
 from monitor.settings import KafkaSettings
 from schemas.tables import BankEntryRow, BankOrderRow, DeadLetterRow, InspectionRow, OutboxRow, ReviewRow
 
@@ -84,9 +85,8 @@ def read_committed(settings: KafkaSettings) -> set[str]:
     Raises:
         kafka.errors.KafkaError: the broker is away.
     """
-    with KafkaConsumer(
-        bootstrap_servers=settings.bootstrap_servers, group_id=settings.group, enable_auto_commit=False
-    ) as consumer:
+    options = client_options(settings, settings.connect_timeout_s)
+    with KafkaConsumer(**options, group_id=settings.group, enable_auto_commit=False) as consumer:
         partitions = [TopicPartition(settings.frames_topic, number) for number in range(settings.partitions)]
         consumer.assign(partitions)
         return set(_frame_ids(consumer, {each: consumer.committed(each) or 0 for each in partitions}))

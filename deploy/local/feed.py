@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from deploy.local.parts import DemoPart
-from monitor.adapters.kafka.publisher import Message, discard_producer, make_producer, send
+from monitor.adapters.kafka.delivery import Message, discard_producer, make_producer, send
 from monitor.settings import KafkaSettings
 from schemas.messages import FrameEvent, new_frame_id, utc_now
 

@@ -13,9 +13,11 @@ import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
+from kafka.consumer.fetcher import ConsumerRecord
 
+from deploy.local.apache_kafka import ApacheKafka
 from deploy.local.servers import TansuBroker, free_port
-from monitor.adapters.kafka import KafkaPublisher, KafkaSource, ensure_topics
+from monitor.adapters.kafka import DeadLetterTopic, KafkaPublisher, KafkaSource, KeptLetter, ensure_topics
 from monitor.errors import StoreUnavailableError
 from monitor.ports import DeadLetter, LogPosition, OutboxMessage, RawRecord
 from monitor.settings import KafkaSettings, LimitSettings
@@ -68,9 +70,11 @@ def test_a_message_arrives_with_its_bytes_key_headers_and_place(
 
 
 def test_a_message_larger_than_a_fetch_arrives_and_so_does_the_next(
-    kafka_settings: KafkaSettings, producer: KafkaProducer
+    kafka_settings: KafkaSettings,
 ) -> None:
-    send(producer, kafka_settings.frames_topic, [b"x" * 5_000_000, b"next"])
+    ensure_topics(kafka_settings, LimitSettings(max_frame_bytes=5_000_000))
+    with KafkaProducer(bootstrap_servers=kafka_settings.bootstrap_servers, max_request_size=2**30) as producer:
+        send(producer, kafka_settings.frames_topic, [b"x" * 5_000_000, b"next"])
     with closing(KafkaSource(kafka_settings)) as source:
         assert [len(r.value or b"") for r in read(source, 2)] == [5_000_000, 4]
 
@@ -288,16 +292,54 @@ def read_topic(settings: KafkaSettings, topic: str, count: int) -> list:  # type
         return list(itertools.islice(consumer, count))
 
 
+def bury(settings: KafkaSettings, size: int) -> ConsumerRecord:
+    """Return the dead letter that a message of this size becomes."""
+    record = RawRecord(LogPosition("frames", "id", 0, 3), b"cam", HEADERS, b"x" * size)
+    with closing(KafkaPublisher(settings)) as publisher:
+        publisher.dead_letters([DeadLetter(record, Reason.TOO_LARGE, f"{size} bytes")])
+    (dead,) = read_topic(settings, settings.dead_topic, 1)
+    return dead
+
+
 def test_a_dead_letter_too_large_for_its_topic_keeps_all_but_its_value(
-    kafka_settings: KafkaSettings, producer: KafkaProducer, monkeypatch: pytest.MonkeyPatch
+    kafka_settings: KafkaSettings, apache_kafka: ApacheKafka
 ) -> None:
-    del producer
-    # The embedded broker takes any size, so let the client refuse as a broker would.
-    monkeypatch.setattr("monitor.adapters.kafka.publisher.MAX_MESSAGE_BYTES", 10_000)
-    record = RawRecord(LogPosition("frames", "id", 0, 3), b"cam", HEADERS, b"x" * 20_000)
-    with closing(KafkaPublisher(kafka_settings)) as publisher:
-        publisher.dead_letters([DeadLetter(record, Reason.TOO_LARGE, "20000 bytes")])
-    (dead,) = read_topic(kafka_settings, kafka_settings.dead_topic, 1)
+    # The embedded broker takes any size.
+    settings = kafka_settings.model_copy(update={"bootstrap_servers": apache_kafka.address})
+    ensure_topics(settings, LIMITS)
+    dead = bury(settings, 300_000)
+    assert (dead.key, dead.value, dead.headers[:3]) == (b"cam", None, list(HEADERS))
+    assert dict(dead.headers)["dead_value_omitted"] == b"300000"
+
+
+def test_one_message_that_is_too_large_takes_no_other_along(
+    kafka_settings: KafkaSettings, apache_kafka: ApacheKafka
+) -> None:
+    settings = kafka_settings.model_copy(update={"bootstrap_servers": apache_kafka.address})
+    ensure_topics(settings, LIMITS)
+    sizes = [10, 300_000, 20, 400_000, 30]
+    letters = [
+        DeadLetter(RawRecord(LogPosition("frames", "id", 0, size), b"cam", (), b"x" * size), Reason.EMPTY, "")
+        for size in sizes
+    ]
+    with closing(KafkaPublisher(settings)) as publisher:
+        places = publisher.dead_letters(letters)
+    assert len(set(places)) == 5
+    assert None not in places
+    found = read_topic(settings, settings.dead_topic, 5)
+    values = {int(dict(message.headers)["dead_offset"]): len(message.value or b"") for message in found}
+    assert values == {10: 10, 300_000: 0, 20: 20, 400_000: 0, 30: 30}
+    with closing(DeadLetterTopic(settings)) as topic:
+        kept = [KeptLetter(b"cam", b"x" * size, (), None, value_omitted=False) for size in sizes]
+        assert topic.replay(kept) == [True, False, True, False, True]
+
+
+def test_a_dead_letter_too_large_for_the_client_keeps_all_but_its_value(
+    kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure_topics(kafka_settings, LIMITS)
+    monkeypatch.setattr("monitor.adapters.kafka.delivery.MAX_MESSAGE_BYTES", 10_000)
+    dead = bury(kafka_settings, 20_000)
     assert (dead.key, dead.value, dead.headers[:3]) == (b"cam", None, list(HEADERS))
     assert dict(dead.headers)["dead_value_omitted"] == b"20000"
 

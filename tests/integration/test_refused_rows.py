@@ -100,9 +100,8 @@ class Writer:
             clock=FakeClock(datetime(2026, 1, 3, tzinfo=UTC)),
         )
         came = {record.position: message_of(record) for record in records}
-        images = {place: message.value or b"" for place, message in came.items()}
         try:
-            return recorder.submit(FinishedBatch(records, (), images, records=came)).result(timeout=30)
+            return recorder.submit(FinishedBatch(records, (), came)).result(timeout=30)
         finally:
             recorder.close()
 

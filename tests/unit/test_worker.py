@@ -25,7 +25,7 @@ from monitor.ports import BatchOutcome, InspectionRecord, LogPosition, OutboxMes
 from monitor.publishing import OutboxRelay
 from monitor.settings import MetricsSettings
 from monitor.worker import WorkerPorts, run_worker
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, ServiceRefusedError
 from schemas.messages import FrameEvent, Verdict
 from tests.unit.pipeline_fakes import (
     AWAY,
@@ -39,6 +39,8 @@ from tests.unit.pipeline_fakes import (
     make_settings,
     png,
 )
+
+REFUSED = ServiceRefusedError("Kafka", "kafka-1:9093", "refuses user 'worker' the right Write", "Grant it")
 
 
 class Results(MemoryPublisher):
@@ -231,3 +233,29 @@ def test_a_metrics_port_in_use_is_the_operators_error() -> None:
             serving_metrics(MetricsSettings(port=port), lambda: True),
         ):
             pass
+
+
+def test_results_that_are_refused_are_told_of_once_and_published_when_they_are_no_longer() -> None:
+    store, results = store_of(3), Results()
+    outcomes: list[Exception] = [AWAY, REFUSED, REFUSED]
+    publish = results.events
+
+    def events(messages: Sequence[OutboxMessage]) -> None:
+        if outcomes:
+            raise outcomes.pop(0)
+        publish(messages)
+
+    results.events = events  # type: ignore[method-assign]
+    relay = OutboxRelay(store, results, FakeClock())
+    with capture_logs() as logs:
+        relay.start()
+        relay.poke()
+        wait_until(lambda: not store.unpublished(1))
+        relay.stop()
+    assert results.names == ["f0", "f1", "f2"]
+    assert [(entry["log_level"], entry["event"].partition(";")[0]) for entry in logs] == [
+        ("warning", "Results cannot be published"),
+        ("error", "Results are refused"),
+        ("info", "Results are being published again"),
+    ]
+    assert logs[1]["error"] == str(REFUSED)

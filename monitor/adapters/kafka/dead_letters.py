@@ -9,19 +9,16 @@ from functools import cached_property
 from time import monotonic
 from typing import Final
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, KafkaTimeoutError
 
 from monitor.adapters.kafka.connection import reaching_broker
+from monitor.adapters.kafka.delivery import Delivery, Message
 from monitor.adapters.kafka.publisher import (
     FIRST_HEADER,
     ID_HEADER,
     OMITTED_HEADER,
-    Message,
-    discard_producer,
-    make_producer,
-    send_and_wait,
 )
 from monitor.adapters.kafka.refusals import refusal
 from monitor.adapters.kafka.rights import Operation
@@ -150,18 +147,18 @@ class DeadLetterTopic:
         topic = self._settings.frames_topic
         messages = [Message(topic, letter.key, letter.value, _without_deadline(letter.headers)) for letter in letters]
         with self._answering("Write"):
-            sent = send_and_wait(self._producer, messages, 3 * self._timeout_s)
-        return [metadata is not None for metadata in sent]
+            sent = self._delivery.deliver(messages)
+        return [delivered is not None for delivered in sent]
 
     def close(self) -> None:
         """Disconnect."""
-        if "_producer" in self.__dict__:
-            discard_producer(self._producer)
+        if "_delivery" in self.__dict__:
+            self._delivery.close()
         self._consumer.close(autocommit=False, timeout_ms=1000)
 
     @cached_property
-    def _producer(self) -> KafkaProducer:
-        return make_producer(self._settings, 3 * self._timeout_s, None)
+    def _delivery(self) -> Delivery:
+        return Delivery(self._settings, 3 * self._timeout_s)
 
     def _partitions(self, topic: str) -> Collection[int]:
         return self._consumer.partitions_for_topic(topic) or ()

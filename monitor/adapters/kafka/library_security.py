@@ -86,6 +86,16 @@ class TlsSocket(ssl.SSLSocket):
         except OSError as error:
             raise word.failed(error) from None
 
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the socket's own
+        """Shake hands; a socket that got no further is closed, which the library leaves to the garbage collector."""
+        try:
+            super().do_handshake(block)
+        except WOULD_BLOCK:
+            raise
+        except OSError:
+            self.close()
+            raise
+
 
 class ClosingSocket(KafkaNetSocket):  # type: ignore[misc] # untyped library
     """How clients connect: as they do, but a socket that got no connection is closed at once.

@@ -96,7 +96,7 @@ def _told(error: BaseException, settings: KafkaSettings, operation: Operation | 
 def _of_tls(error: ssl.SSLError, settings: KafkaSettings) -> Told | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _of_certificate(error)
-    reason = error.reason or ""
+    reason = getattr(error, "reason", None) or ""  # Python's own have none
     if reason in NO_TLS:
         return _no_tls(settings)
     if "ALERT" not in reason:
@@ -207,7 +207,7 @@ WORDS: Final[dict[type[BaseException], Callable[[BaseException, KafkaSettings], 
         "Stop all of them, then start them again.",
     ),
     errors.InvalidSessionTimeoutError: lambda _, settings: (
-        f"does not allow kafka.session_timeout_ms = {settings.session_timeout_ms}",
+        f"does not allow kafka.session_timeout_ms = {settings.session_ms}",
         "Set it between the broker's group.min.session.timeout.ms and group.max.session.timeout.ms.",
     ),
     errors.UnsupportedVersionError: lambda error, _: (

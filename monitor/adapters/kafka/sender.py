@@ -13,7 +13,8 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.producer.future import FutureRecordMetadata
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
-from monitor.adapters.kafka.publisher import TOO_LARGE, Message, discard_producer, make_producer, send
+from monitor.adapters.kafka.connection import MAX_MESSAGE_BYTES
+from monitor.adapters.kafka.delivery import TOO_LARGE, Message, discard_producer, make_producer, send
 from monitor.adapters.kafka.refusals import refusal
 from monitor.adapters.kafka.topic_checks import MAX_MESSAGE, alter_config
 from monitor.settings import KafkaSettings
@@ -110,7 +111,7 @@ class FrameSender:
             if future.succeeded():
                 self._acknowledge_first()
             elif isinstance(future.exception, TOO_LARGE):
-                self._drop(self._forget_first())
+                self._learn_limit()
             else:
                 self._disconnect(future.exception)
         self._give_up_on_silence()
@@ -133,10 +134,7 @@ class FrameSender:
 
     def _exceeds_limit(self, message: Message) -> bool:
         """Return whether the topic is known not to take a message, whatever the numbers in it come to."""
-        if self._max_message_bytes is None:
-            return False
-        record = DefaultRecordBatchBuilder.size_of(message.key, message.value, list(message.headers))
-        return bool(DefaultRecordBatchBuilder.HEADER_STRUCT.size + record > self._max_message_bytes)
+        return self._max_message_bytes is not None and _least_bytes(message) > self._max_message_bytes
 
     def _dispatch(self, frames: list[_Spooled]) -> None:
         for frame in frames:
@@ -187,6 +185,20 @@ class FrameSender:
         if self._exceeds_limit(message):
             self._max_message_bytes = None  # it was raised; what the topic takes now, the broker says
 
+    def _learn_limit(self) -> None:
+        """Drop the first frame, which the broker refused, and send what comes after it with a client of its own.
+
+        A client to which the broker refused one message fails all others, with the error of the first. Of one camera
+        the broker takes them in order, so the first that failed is the one.
+        """
+        first = self._forget_first()
+        self._drop(first)
+        self._max_message_bytes = min(_least_bytes(first.message) - 1, self._max_message_bytes or MAX_MESSAGE_BYTES)
+        self.close()
+        for frame in self._spool:
+            frame.future = None
+        self._next_try = 0.0
+
     def _drop(self, frame: _Spooled) -> None:
         if not self.too_large:
             mend = alter_config(self._settings, frame.message.topic, f"{MAX_MESSAGE}=<more than the largest frame>")
@@ -198,3 +210,9 @@ class FrameSender:
         first = self._spool.popleft()
         self._bytes -= first.size
         return first
+
+
+def _least_bytes(message: Message) -> int:
+    """Return what a message takes in its topic, without the numbers whose length depends on where it lies there."""
+    record = DefaultRecordBatchBuilder.size_of(message.key, message.value, list(message.headers))
+    return int(DefaultRecordBatchBuilder.HEADER_STRUCT.size + record)

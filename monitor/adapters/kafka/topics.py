@@ -151,7 +151,7 @@ class _Topics:
     def _require_allowed(self, topic: Mapping[str, Any], operation: Operation) -> None:
         code, allowed = topic["error_code"], topic["authorized_operations"]
         # Brokers that know no rights tell of none.
-        lacks = allowed is not None and operation.upper() not in allowed
+        lacks = bool(allowed) and not {operation.upper(), "ALL"} & set(allowed)
         if code == TopicAuthorizationFailedError.errno or (code == 0 and lacks):
             error = TopicAuthorizationFailedError(topic["name"])
             raise refusal(error, self._settings, operation) or error
