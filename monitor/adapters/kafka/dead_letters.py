@@ -13,6 +13,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, KafkaTimeoutError
 
+from monitor.adapters.kafka import library
 from monitor.adapters.kafka.connection import reaching_broker
 from monitor.adapters.kafka.delivery import Delivery, Message
 from monitor.adapters.kafka.publisher import (
@@ -202,8 +203,7 @@ class DeadLetterTopic:
         return left
 
     def _place(self, record: ConsumerRecord) -> LogPosition:
-        topic_id = str(self._consumer._cluster.topic_id(record.topic) or "")  # noqa: SLF001 - kept nowhere else
-        return LogPosition(record.topic, topic_id, record.partition, record.offset)
+        return LogPosition(record.topic, library.topic_id(self._consumer, record.topic), record.partition, record.offset)
 
     @contextmanager
     def _answering(self, operation: Operation = "Read") -> Iterator[None]:
