@@ -203,7 +203,9 @@ class DeadLetterTopic:
         return left
 
     def _place(self, record: ConsumerRecord) -> LogPosition:
-        return LogPosition(record.topic, library.topic_id(self._consumer, record.topic), record.partition, record.offset)
+        return LogPosition(
+            record.topic, library.topic_id(self._consumer, record.topic), record.partition, record.offset
+        )
 
     @contextmanager
     def _answering(self, operation: Operation = "Read") -> Iterator[None]:
