@@ -36,7 +36,7 @@ HOST = "127.0.0.1"
 AUDIENCE = "kafka"
 # Of users; none may ever be printed.
 SECRET = "hunter2"
-PASSWORDS = {name: f"{SECRET}-{name}" for name in ("camera", "worker", "people", "everyone", "leaving")}
+PASSWORDS = {name: f"{SECRET}-{name}" for name in ("camera", "worker", "people", "everyone", "leaving", "dismissed")}
 # So often clients sign on anew.
 SECURED = {"connections.max.reauth.ms": "5000"}
 LONG_AGO = {"not_before": datetime(2019, 1, 1, tzinfo=UTC), "not_after": datetime(2020, 1, 1, tzinfo=UTC)}

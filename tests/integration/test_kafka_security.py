@@ -16,8 +16,6 @@ import numpy as np
 import pytest
 import structlog
 import yaml
-from kafka import KafkaConsumer
-from kafka.errors import KafkaError
 
 from deploy.local.apache_kafka import ApacheKafka
 from deploy.local.servers import TansuBroker, free_port
@@ -33,7 +31,6 @@ from monitor.adapters.kafka import (
 )
 from monitor.adapters.kafka.connection import ask_whether_refused, reaching_broker, require_reachable
 from monitor.adapters.kafka.library_security import Broker
-from monitor.adapters.kafka.refusals import refusal
 from monitor.adapters.kafka.rights import grant_command, needed_rights
 from monitor.camera import run_camera
 from monitor.ports import DeadLetter, LogPosition, OutboxMessage, RawRecord
@@ -295,16 +292,8 @@ def use_worker(settings: KafkaSettings, _: Path) -> None:
     with closing(KafkaPublisher(settings)) as publisher:
         publisher.dead_letters([DeadLetter(record, Reason.NOT_AN_IMAGE, "no image")])
         publisher.events([OutboxMessage(1, settings.inspections_topic, "cam", (), b"{}")])
-    with reaching_broker(settings) as options, closing(KafkaConsumer(**options, group_id=settings.group)) as consumer:
-        consumer.subscribe([settings.frames_topic])
-        deadline = time.monotonic() + 30
-        try:
-            while not consumer.assignment():
-                assert time.monotonic() < deadline
-                consumer.poll(500)
-            consumer.commit()
-        except KafkaError as error:
-            raise refusal(error, settings) or error from error
+    with closing(KafkaSource(settings)) as source:
+        wait_until(lambda: source.poll(0.2, 10) or source.partitions)
 
 
 def use_show(settings: KafkaSettings, _: Path) -> None:
@@ -395,6 +384,25 @@ def bury_in_database(folder: Path) -> None:
     engine = connect(DatabaseSettings.model_validate({"url": url}))
     SqlInspectionStore(engine, "inspections").record(BatchOutcome((), (dead_letter(3),)))
     engine.dispose()
+
+
+@pytest.mark.parametrize("loss", ["right", "password"])
+def test_what_is_taken_away_from_a_worker_ends_it_in_words(loss: str, secured: Secured, topics: Topics) -> None:
+    make_topics(secured, topics)
+    user = {"right": "worker", "password": "dismissed"}[loss]
+    settings = settings_of(secured.sasl(user), topics)
+    secured.administrator.forget_rights()
+    grant(secured, settings, f"User:{user}", "run")
+    with closing(KafkaSource(settings)) as source:
+        wait_until(lambda: source.poll(0.2, 10) or source.partitions)
+        if loss == "right":
+            secured.administrator.deny(f"User:{user}", "Read", "topic", settings.frames_topic)
+            says = f"the right Read on the topic '{settings.frames_topic}'"
+        else:
+            secured.administrator.change_password(user, "another")
+            says = f"refuses user '{user}': wrong password"
+        with pytest.raises(ServiceRefusedError, match=says):
+            wait_until(lambda: source.poll(0.2, 10), 60)
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-512", "OAUTHBEARER"])
