@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from kafka import KafkaConsumer
+from structlog.testing import capture_logs
 
 from deploy.local.servers import TansuBroker
 from monitor.adapters import camera as camera_adapter
@@ -179,6 +180,27 @@ def test_an_agent_stopped_during_an_outage_says_what_is_lost(
     assert time.monotonic() - started < 5
     assert summary.unacknowledged > 5
     assert summary.taken == summary.acknowledged + summary.unacknowledged
+
+
+def test_frames_of_a_live_source_that_come_while_too_many_wait_are_counted_and_told_of_once(
+    video: Path, embedded_broker: TansuBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def live(source: str, encoding: Encoding, **_: object) -> Video:
+        return Video(source, encoding, live=True, rate=None)
+
+    monkeypatch.setattr("monitor.camera.open_source", live)
+    monkeypatch.setattr("monitor.camera.FLUSH_S", 0.5)
+    monkeypatch.setattr(camera_adapter, "REOPEN_S", 0.01)
+    settings, stop = KafkaSettings(bootstrap_servers=embedded_broker.address), threading.Event()
+    threading.Timer(0.5, embedded_broker.kill).start()
+    threading.Timer(2.0, stop.set).start()
+    with capture_logs() as logs:
+        summary = run_camera(str(video), "cam", settings, LIMITS, stop=stop, spool_bytes=1000)
+    assert summary.spool_full > 5
+    assert summary.taken == summary.acknowledged + summary.unacknowledged + summary.spool_full
+    assert summary.problem is not None
+    assert f"{summary.spool_full} frames were dropped: too many waited for Kafka" in summary.problem
+    assert [entry["event"] for entry in logs].count("Frames are dropped: too many wait for Kafka") == 1
 
 
 def test_a_live_source_drops_to_the_rate(video: Path) -> None:

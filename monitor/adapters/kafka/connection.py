@@ -23,8 +23,8 @@ from schemas.errors import OperatorError, ServiceRefusedError, ServiceUnavailabl
 
 # A message of any size must arrive: a frame over the limit belongs in the dead letters, not in the way of the next.
 MAX_MESSAGE_BYTES = 2**31 - 1
-# Handshakes take time, whatever a caller's patience.
-LEAST_PATIENCE_S: Final = 1.0
+# Handshakes take time, whatever a caller's patience: with TLS and SCRAM eight round trips.
+LEAST_PATIENCE_S: Final = 2.0
 
 log = structlog.get_logger()
 
@@ -90,7 +90,7 @@ def quieten_library() -> None:
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 
-def ask_whether_refused(settings: KafkaSettings, timeout_s: float = 2.0) -> OperatorError | None:
+def ask_whether_refused(settings: KafkaSettings, timeout_s: float = LEAST_PATIENCE_S) -> OperatorError | None:
     """Return what each of the servers refuses, asked once more; None if one takes the client, or all are away.
 
     For clients that run: the library tries again for ever when a password or certificate is no longer taken, and tells
@@ -134,7 +134,7 @@ def _first_contact(settings: KafkaSettings, deadline: float) -> Sequence[Broker]
     while True:
         last = Answer()
         refused: OperatorError | None = None
-        for answer in _ask_all(settings, max(LEAST_PATIENCE_S, deadline - time.monotonic())):
+        for answer in _ask_all(settings, deadline - time.monotonic()):
             if answer.error is None:
                 return answer.brokers
             refused = refused or refusal(answer.error, settings)
@@ -152,8 +152,9 @@ def _first_contact(settings: KafkaSettings, deadline: float) -> Sequence[Broker]
 def _ask_all(settings: KafkaSettings, timeout_s: float) -> Iterator[Answer]:
     servers = _servers(settings)
     random.shuffle(servers)  # so that not all programs come to the same one
+    each_s = max(LEAST_PATIENCE_S, timeout_s / len(servers))
     for server in servers:
-        yield ask(server, client_options(settings, timeout_s), timeout_s / len(servers))
+        yield ask(server, client_options(settings, each_s), each_s)
 
 
 def _servers(settings: KafkaSettings) -> list[str]:
