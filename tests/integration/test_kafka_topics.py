@@ -24,6 +24,7 @@ from monitor.adapters.kafka import FrameSender, ensure_topics, prepare_topics
 from monitor.adapters.kafka.topic_checks import MESSAGE_OVERHEAD_BYTES
 from monitor.camera import run_camera
 from monitor.settings import KafkaSettings, LimitSettings
+from schemas.errors import ServiceRefusedError
 from schemas.messages import FrameEvent, new_frame_id, utc_now
 from tests.faults.line import run
 from tests.integration.kafka_administrator import Administrator
@@ -197,3 +198,35 @@ def test_an_agent_that_is_told_to_stop_ends_though_a_topic_is_gone(
     summary = run_camera(str(folder), "cam", settings, LIMITS, rate=20, loop=True, stop=stop)
     assert time.monotonic() - started < 2 + 8
     assert summary.taken == summary.acknowledged + summary.unacknowledged + summary.dropped
+
+
+class HalfKnown(ApacheKafka):
+    """Two brokers, the second of which advertises a name that only it knows."""
+
+    def _properties(self, number: int) -> dict[str, str]:
+        found = super()._properties(number)
+        if number == 1:
+            client, internal = found["advertised.listeners"].split(",")
+            port = client.rpartition(":")[2]
+            found["advertised.listeners"] = f"CLIENT://kafka-2.plant.invalid:{port},{internal}"
+        return found
+
+
+@pytest.mark.slow
+def test_a_broker_of_several_that_leads_partitions_under_a_name_which_is_not_known_here_is_told_of(
+    apache_kafka: ApacheKafka, tmp_path: Path, topics: Callable[[str], str]
+) -> None:
+    del apache_kafka  # it says whether there is one
+    names = {f"{name}_topic": topics(name) for name in ("frames", "dead", "inspections")}
+    with HalfKnown(tmp_path / "kafka", brokers=2) as kafka:
+        known = kafka.address.split(",")[0]
+        settings = KafkaSettings(bootstrap_servers=known, **names)
+        with closing(Administrator(kafka.admin_address)) as administrator:
+            for name in names.values():
+                administrator.create(name, partitions=4)
+        with structlog.testing.capture_logs() as logs, pytest.raises(ServiceRefusedError) as caught:
+            ensure_topics(settings, LIMITS)
+    line = str(caught.value)
+    assert "a broker that leads partitions is told of as broker 1 at kafka-2.plant.invalid:" in line
+    assert "cannot resolve the name 'kafka-2.plant.invalid'" in line
+    assert any("broker 1 at kafka-2.plant.invalid" in entry["event"] for entry in logs)

@@ -63,6 +63,10 @@ class PlainSocket(socket.socket):
         super().__init__(*args, **kwargs)
         self._last_word = _LastWord()
 
+    def __del__(self) -> None:
+        """Close without a warning: a client that is closed while it connects leaves its socket behind."""
+        self.close()
+
     def recv(self, *args: Any) -> bytes:  # noqa: ANN401
         """Return what has arrived, and the end only at a call of its own."""
         self._last_word.raise_ended()
@@ -76,6 +80,10 @@ class TlsSocket(ssl.SSLSocket):
     """The same over TLS."""
 
     _last_word: _LastWord | None = None  # made by a class method of ssl's, which calls no __init__
+
+    def __del__(self) -> None:
+        """Close without a warning, see :class:`PlainSocket`."""
+        self.close()
 
     def recv(self, *args: Any) -> bytes:  # noqa: ANN401
         """Return what has arrived, and the end only at a call of its own."""
