@@ -45,6 +45,11 @@ class RedisAddress:
     master: str | None = None
     options: str = ""
 
+    @property
+    def user(self) -> str:
+        """The user's name at the server."""
+        return self.username or "default"
+
 
 def parse_redis_url(url: str) -> RedisAddress:
     """Return what a URL names.

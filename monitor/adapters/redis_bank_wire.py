@@ -38,14 +38,6 @@ REMEDY: Final = "Give each trained model its own model_id, or name the bundle th
 # A ``redis.Redis`` or ``RedisCluster``: untyped, for redis-py says of every answer that it may be awaitable.
 Client: TypeAlias = Any
 
-# What a user must be allowed; docs/redis.md has it as one line. In scripts, too, each command needs its right.
-COMMANDS: Final = (
-    *("ping", "eval", "evalsha"),
-    *("hgetall", "hlen", "hkeys", "hget", "hmget", "hexists", "hstrlen", "hset", "hdel"),
-    *("xadd", "xrange", "del", "rename", "expire", "persist"),
-)
-CLUSTER_COMMANDS: Final = ("cluster|slots", "command", "asking")
-
 
 class Script:
     """A script that lies beside this file.

@@ -51,7 +51,7 @@ class RedisConnection:
             yield self.connect()
         except ERRORS as error:
             # A mistake (a faulty script) goes through.
-            if translated := translate(self.explained(error)):
+            if translated := translate(self.explained(error), self._make.address.user):
                 raise translated from error
             raise
 

@@ -29,7 +29,7 @@ OUTAGES: Final = (
 # Answers that redis-py has no class for: the disk is full, too few replicas, another script runs.
 OUTAGE_CODES: Final = ("MISCONF", "NOREPLICAS", "BUSY")
 
-_COMMAND: Final = re.compile(r"User (\S+) has no permissions to run the '([^']+)' command")
+_COMMAND: Final = re.compile(r"(?:User (\S+) has )?no permissions to run the '([^']+)' command")
 _USER_AND_PASSWORD: Final = "Correct redis.password and the user in redis.url: redis://user@host:port"  # noqa: S105 - no password
 
 
@@ -66,10 +66,10 @@ SENTINELS_PASSWORD: Final = Refusal(
 )
 
 
-def translate(error: Exception) -> StoreUnavailableError | None:
+def translate(error: Exception, user: str) -> StoreUnavailableError | None:
     """Return the error as those who use the bank know it; None: it is no outage and no refusal, but a mistake."""
-    if refusal := refusal_of(error):
-        return StoreRefusedError(f"{refusal.problem}. {refusal.remedy}")
+    if refusal := refusal_of(error, user):
+        return StoreRefusedError(f"Redis refuses: {refusal.problem}. {refusal.remedy}")
     told = _told(error)
     if isinstance(error, redis.exceptions.OutOfMemoryError):
         # Redis says what is wrong, but not whose limit it is, nor that it loses nothing.
@@ -79,12 +79,12 @@ def translate(error: Exception) -> StoreUnavailableError | None:
     return None
 
 
-def refusal_of(error: BaseException) -> Refusal | None:
+def refusal_of(error: BaseException, user: str) -> Refusal | None:
     """Return what is refused and what to do, if the error is a refusal and no outage."""
     if isinstance(error, RefusedError):
         return error.refusal
     for each in _causes(error):
-        refusal = _right(each) or _login(each) or _database(each) or _encryption(each) or _protocol(each)
+        refusal = _right(each, user) or _login(each) or _database(each) or _encryption(each) or _protocol(each)
         if refusal is not None:
             return refusal
     return None
@@ -117,16 +117,16 @@ def _told(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def _right(error: BaseException) -> Refusal | None:
+def _right(error: BaseException, user: str) -> Refusal | None:
     told = _told(error)
     refused = isinstance(error, redis.exceptions.NoPermissionError) or "ACL failure in script" in told
     if not refused:
         return None
     if found := _COMMAND.search(told):
-        return right_to([found[2]], found[1])
+        return right_to([found[2]], found[1] or user)
     if "key" in told:
-        return Refusal("the user may not use the bank's keys", f"Give it the right: ACL SETUSER user {KEYS} ({WHOLE}).")
-    return Refusal(f"the user lacks a right: {told}", f"Give it to the user with ACL SETUSER ({WHOLE}).")
+        return right_to(["key"], user)
+    return Refusal(f"user {user} lacks a right: {told}", f"Give it to the user with ACL SETUSER ({WHOLE}).")
 
 
 def _login(error: BaseException) -> Refusal | None:

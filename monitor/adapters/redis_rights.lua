@@ -1,22 +1,18 @@
 #!lua flags=no-writes
--- Which commands a user may not run, and on which key it may not: asked of the server, nothing is run.
+-- Which commands the user may not run: asked of the server, nothing is run.
 --
--- ARGV: a key, then commands, as 'hset' or 'cluster|slots'
--- Returns the commands, and 'key' if the key is refused.
+-- ARGV: calls, as 'hset some-key 0 x' or 'cluster|slots'. Complete ones: of a call that lacks arguments Valkey 9.1.2
+-- looks for keys beyond its end, and dies.
+-- Returns the commands.
 
-local key, refused, key_refused = ARGV[1], {}, false
-for i = 2, #ARGV do
-    local words = {}
-    for word in string.gmatch(ARGV[i], '[^|]+') do
+local refused = {}
+for _, call in ipairs(ARGV) do
+    local command, words = string.match(call, '%S+'), {}
+    for word in string.gmatch(string.gsub(call, command, string.gsub(command, '|', ' '), 1), '%S+') do
         words[#words + 1] = word
     end
     if not redis.acl_check_cmd(unpack(words)) then
-        refused[#refused + 1] = ARGV[i]
-    elseif #words == 1 and not redis.acl_check_cmd(words[1], key, key) then
-        key_refused = true
+        refused[#refused + 1] = command
     end
-end
-if key_refused then
-    refused[#refused + 1] = 'key'
 end
 return refused

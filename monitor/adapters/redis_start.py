@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 import redis
 import structlog
-from redis.cluster import RedisCluster
 from redis.exceptions import RedisClusterException
 
-from monitor.adapters import redis_bank_wire as wire
 from monitor.adapters.redis_client import KEY
 from monitor.adapters.redis_connection import ERRORS, RedisConnection
-from monitor.adapters.redis_errors import NO_TLS, TLS, Refusal, RefusedError, refusal_of, right_to
-from monitor.ports import BankKey
+from monitor.adapters.redis_errors import NO_TLS, TLS, Refusal, refusal_of
+from monitor.adapters.redis_rights import nodes_of, require_rights
 from monitor.redis_address import RedisAddress, parse_redis_url, safe_address
 from monitor.settings import RedisSettings
 from schemas.errors import ConfigurationError, ServiceUnavailableError
@@ -27,9 +24,6 @@ SERVICE: Final = "Redis"
 NOT_YET: Final = (redis.exceptions.BusyLoadingError, redis.exceptions.ClusterDownError)
 
 log = structlog.get_logger()
-
-_RIGHTS: Final = wire.Script("redis_rights.lua")
-_OF_A_BANK: Final = f"{wire.prefix(BankKey('camera', 'model'))}slots"
 
 
 def check_at_start(connection: RedisConnection, settings: RedisSettings) -> None:
@@ -43,60 +37,22 @@ def check_at_start(connection: RedisConnection, settings: RedisSettings) -> None
     try:
         client = connection.connect()
         client.ping()
-        _require_rights(client, address.username or "default")
+        require_rights(client, address.user)
     except ERRORS as error:
         raise _as_told_at_start(connection.explained(error), address, settings) from error
-    for name, node in _nodes(client):
+    for name, node in nodes_of(client):
         _warn_of_eviction(node, name or safe_address(settings.url))
 
 
 def _as_told_at_start(error: Exception, address: RedisAddress, settings: RedisSettings) -> Exception:
     told = safe_address(settings.url)
-    refusal = refusal_of(error)
+    refusal = refusal_of(error, address.user)
     if refusal is None and isinstance(error, redis.ConnectionError | redis.TimeoutError | RedisClusterException):
         refusal = _other_encryption(address, settings.timeout_s)
     if refusal is not None:
         return ConfigurationError(KEY, told, refusal.problem, refusal.remedy)
     answers = isinstance(error, NOT_YET) and not isinstance(error, redis.exceptions.MasterDownError)
     return ServiceUnavailableError(SERVICE, KEY, told, " ".join(str(error).split()), answers=answers)
-
-
-def _nodes(client: wire.Client) -> Iterator[tuple[str | None, redis.Redis]]:
-    """Yield a client of each node, and of a cluster's their names."""
-    if not isinstance(client, RedisCluster):
-        yield None, client
-        return
-    for node in client.get_nodes():
-        yield node.name, client.get_redis_connection(node)
-
-
-def _require_rights(client: wire.Client, user: str) -> None:
-    """Ask each node whether the user may do what is needed: a cluster's nodes have users of their own.
-
-    Raises:
-        RefusedError: it may not.
-    """
-    clustered = isinstance(client, RedisCluster)
-    commands = [*wire.COMMANDS, *(wire.CLUSTER_COMMANDS if clustered else ())]
-    refused: set[str] = set()
-    for _, node in _nodes(client):
-        refused |= _refused(node, commands, others_may_be_away=clustered)
-    if refused:
-        raise RefusedError(right_to([each for each in [*commands, "key"] if each in refused], user))
-
-
-def _refused(node: redis.Redis, commands: Sequence[str], *, others_may_be_away: bool) -> set[str]:
-    try:
-        answer = _RIGHTS(node, [], [_OF_A_BANK, *commands])
-    except redis.exceptions.NoPermissionError:
-        raise
-    except redis.ResponseError:
-        return set()  # a server that cannot be asked; it refuses when it comes to it
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        if others_may_be_away and refusal_of(error) is None:
-            return set()
-        raise
-    return {each.decode() for each in answer}
 
 
 def _warn_of_eviction(node: redis.Redis, name: str) -> None:
