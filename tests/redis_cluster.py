@@ -169,11 +169,14 @@ class SentinelServer(ValkeyServer):
 
     name = "sentinel"
 
-    def __init__(self, directory: Path, primary: ValkeyServer, quorum: int, settings: Sequence[str] = ()) -> None:
+    def __init__(self, directory: Path, primary: ValkeyServer, quorum: int, password: str | None = None) -> None:
         super().__init__(directory)
+        self._password = password
         self._watched = [f"sentinel monitor {MASTER} {HOST} {primary.port} {quorum}"]
         self._watched += [f"sentinel down-after-milliseconds {MASTER} {NODE_TIMEOUT_MS}"]
-        self._watched += [f"sentinel failover-timeout {MASTER} 10000", *settings]
+        self._watched += [f"sentinel failover-timeout {MASTER} 10000"]
+        if password is not None:
+            self._watched += [f"requirepass {password}", f"sentinel sentinel-pass {password}"]
 
     def _arguments(self) -> list[str]:
         # It writes into its configuration what it learns, and finds it there after a restart.
@@ -183,7 +186,7 @@ class SentinelServer(ValkeyServer):
         return [str(config), "--sentinel"]
 
     def client(self) -> Any:  # noqa: ANN401 - redis-py's answers are
-        return redis.Redis(HOST, self.port)
+        return redis.Redis(HOST, self.port, password=self._password)
 
 
 class SentinelServers:
@@ -192,14 +195,14 @@ class SentinelServers:
     Args:
         directory: where the servers' own folders go.
         sentinels: how many; more than half of them must agree.
-        settings: further lines of the Sentinels' configuration.
+        password: of the Sentinels; default: they ask for none.
     """
 
-    def __init__(self, directory: Path, sentinels: int = 3, settings: Sequence[str] = ()) -> None:
+    def __init__(self, directory: Path, sentinels: int = 3, password: str | None = None) -> None:
         self.servers: list[ValkeyServer] = [ReplicatedServer(directory / f"server-{number}") for number in range(2)]
         quorum = sentinels // 2 + 1
         self.sentinels = [
-            SentinelServer(directory / f"sentinel-{number}", self.servers[0], quorum, settings)
+            SentinelServer(directory / f"sentinel-{number}", self.servers[0], quorum, password)
             for number in range(sentinels)
         ]
         self._stack = ExitStack()
