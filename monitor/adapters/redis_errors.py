@@ -58,8 +58,8 @@ NO_CLUSTER: Final = Refusal("it is no Redis Cluster, but one server", "Write red
 DATABASE_OF_A_CLUSTER: Final = Refusal(
     "it is a Redis Cluster, which has only database 0", "Leave the database out of redis.url."
 )
-TLS: Final = Refusal("it speaks TLS", "Write rediss:// instead of redis://.")
-NO_TLS: Final = Refusal("it does not speak TLS", "Write redis:// instead of rediss://.")
+TLS: Final = Refusal("it speaks TLS", "Write rediss instead of redis in redis.url.")
+NO_TLS: Final = Refusal("it does not speak TLS", "Write redis instead of rediss in redis.url.")
 SENTINELS_PASSWORD: Final = Refusal(
     "the Sentinels refuse the password, or ask for one",
     "Set redis.sentinel_password (PAEDID_REDIS__SENTINEL_PASSWORD_FILE); it is not redis.password.",
@@ -162,6 +162,9 @@ def _encryption(error: BaseException) -> Refusal | None:
         reason = told.rpartition("certificate verify failed: ")[2].partition(" (_ssl")[0]
         remedy = "Name the CA that signed it: ?ssl_ca_certs=/path/ca.pem, and the host as the certificate does."
         return Refusal(f"its certificate is not trusted ({reason})", remedy)
+    if "UNKNOWN_CA" in told or "BAD_CERTIFICATE" in told:
+        remedy = "Name one that it trusts: ?ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key."
+        return Refusal("it does not trust our client certificate", remedy)
     if "CERTIFICATE_REQUIRED" in told or "HANDSHAKE_FAILURE" in told:
         remedy = "Name ours: ?ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key."
         return Refusal("it asks for a client certificate", remedy)

@@ -69,28 +69,44 @@ def _warn_of_eviction(node: redis.Redis, name: str) -> None:
 
 
 def _other_encryption(address: RedisAddress, timeout_s: float) -> Refusal | None:
-    """Return what to say if a server that does not answer speaks TLS where we do not, or the other way round."""
+    """Return what to say if a server that does not answer speaks TLS where we do not, or asks more of it than we give.
+
+    Of its answers to a client that went wrong, some are lost on the way. Here it has nothing to misunderstand.
+    """
     for host, port in address.hosts:
-        with suppress(OSError), socket.create_connection((host, port), timeout_s) as connection:
-            if address.tls and _answers_plainly(connection):
+        with suppress(OSError):
+            if address.tls and _answers_plainly(host, port, timeout_s):
                 return NO_TLS
-            if not address.tls and _answers_tls(connection):
-                return TLS
+            try:
+                if _answers_tls(host, port, timeout_s) and not address.tls:
+                    return TLS
+            except ssl.SSLError as error:
+                return TLS if not address.tls else refusal_of(redis.ConnectionError(str(error)), address.user)
     return None
 
 
-def _answers_plainly(connection: socket.socket) -> bool:
-    connection.sendall(b"PING\r\n")
-    return connection.recv(1) in {b"+", b"-"}
+def _answers_plainly(host: str, port: int, timeout_s: float) -> bool:
+    with socket.create_connection((host, port), timeout_s) as connection:
+        connection.sendall(b"PING\r\n")
+        with suppress(TimeoutError, ConnectionError):
+            return connection.recv(1) in {b"+", b"-"}
+    return False
 
 
-def _answers_tls(connection: socket.socket) -> bool:
+def _answers_tls(host: str, port: int, timeout_s: float) -> bool:
+    """Return whether a server speaks TLS; raise SSLError if it does, and refuses."""
     # Nothing is sent over it, and nothing believed: it is only asked for.
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    try:
-        context.wrap_socket(connection).close()
-    except ssl.SSLError as error:
-        return "ALERT" in (error.reason or "")
+    with socket.create_connection((host, port), timeout_s) as connection:
+        try:
+            encrypted = context.wrap_socket(connection)
+        except ssl.SSLError as error:
+            if "ALERT" in (error.reason or ""):
+                raise
+            return False
+        with encrypted, suppress(TimeoutError):
+            # One that wants a certificate of ours says so now; one that is content waits for us.
+            encrypted.recv(1)
     return True
