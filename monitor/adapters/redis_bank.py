@@ -143,6 +143,18 @@ class RedisBankStore:
             records = client.hgetall(wire.keys(key)[wire.PARTS.index("frames")])
         return {frame.decode(): wire.parse_record(key, record).version for frame, record in records.items()}
 
+    def left(self, key: BankKey, frame_ids: Sequence[str]) -> dict[str, int]:
+        """Return which of these frames were taken out of a bank, as far as Redis remembers, and in which version.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        if not frame_ids:
+            return {}
+        with self._connection.client() as client:
+            versions = client.hmget(wire.keys(key)[wire.PARTS.index("removed")], list(frame_ids))
+        return {frame: int(version) for frame, version in zip(frame_ids, versions, strict=True) if version is not None}
+
     def add(self, key: BankKey, shape: BankShape, addition: Addition) -> BankEdit:
         """Add an entry under its frame id, and evict what makes room for it, in one step.
 
