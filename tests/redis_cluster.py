@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -10,12 +12,21 @@ from typing import Any, Self
 
 import redis
 
-from deploy.local.servers import HOST, ValkeyServer, free_port
+from deploy.local.servers import HOST, ValkeyServer
 
 SLOTS = 16384
 # After so long a silent node counts as gone. Long enough for a busy machine.
 NODE_TIMEOUT_MS = 1500
 MASTER = "line"
+
+
+def lasting_port() -> int:
+    """Return a free port below those that clients are given: a server that is killed finds it free again."""
+    while True:
+        port = random.randint(15_000, 30_000)
+        with suppress(OSError):
+            socket.create_server((HOST, port)).close()
+            return port
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
@@ -35,8 +46,8 @@ class ClusterNode(ValkeyServer):
     name = "node"
 
     def __init__(self, directory: Path, *arguments: str) -> None:
-        super().__init__(directory)
-        self.bus_port = free_port()
+        super().__init__(directory, lasting_port())
+        self.bus_port = lasting_port()
         self._more = arguments
 
     def _arguments(self) -> list[str]:
@@ -170,7 +181,7 @@ class SentinelServer(ValkeyServer):
     name = "sentinel"
 
     def __init__(self, directory: Path, primary: ValkeyServer, quorum: int, password: str | None = None) -> None:
-        super().__init__(directory)
+        super().__init__(directory, lasting_port())
         self._password = password
         self._watched = [f"sentinel monitor {MASTER} {HOST} {primary.port} {quorum}"]
         self._watched += [f"sentinel down-after-milliseconds {MASTER} {NODE_TIMEOUT_MS}"]
@@ -199,7 +210,9 @@ class SentinelServers:
     """
 
     def __init__(self, directory: Path, sentinels: int = 3, password: str | None = None) -> None:
-        self.servers: list[ValkeyServer] = [ReplicatedServer(directory / f"server-{number}") for number in range(2)]
+        self.servers: list[ValkeyServer] = [
+            ReplicatedServer(directory / f"server-{number}", lasting_port()) for number in range(2)
+        ]
         quorum = sentinels // 2 + 1
         self.sentinels = [
             SentinelServer(directory / f"sentinel-{number}", self.servers[0], quorum, password)

@@ -114,6 +114,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _told(error: BaseException) -> str:
     # Of a pipeline redis-py names the command first, with the beginning of its content.
     text = " ".join(str(error).rpartition("caused error: ")[2].split())
+    if isinstance(error, redis.exceptions.TryAgainError) or text.startswith("TTL exhausted"):
+        return "the bank's keys are being moved to another node of the cluster"
     return text or type(error).__name__
 
 
