@@ -68,10 +68,11 @@ def parse_redis_url(url: str) -> RedisAddress:
     authority, _, path = place.partition("/")
     user, _, servers = authority.rpartition("@")
     username, _, password = user.partition(":")
+    hosts = _hosts(kind, servers)
     master, database = _path(kind, path.rstrip("/"))
     return RedisAddress(
         kind=kind,
-        hosts=_hosts(kind, servers),
+        hosts=hosts,
         tls=scheme == "rediss",
         username=unquote(username) or None,
         password=unquote(password) or None,

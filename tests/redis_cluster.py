@@ -50,6 +50,10 @@ class ClusterNode(ValkeyServer):
         self.bus_port = lasting_port()
         self._more = arguments
 
+    def announce(self, port: int) -> None:
+        """Tell clients another port than the one that it listens on; before it starts."""
+        self._more = (*self._more, "--cluster-announce-port", str(port))
+
     def _arguments(self) -> list[str]:
         bus = ["--cluster-enabled", "yes", "--cluster-port", str(self.bus_port), "--cluster-config-file", "nodes.conf"]
         timing = ["--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-replica-validity-factor", "0"]

@@ -19,7 +19,6 @@ from monitor.adapters.redis_bank_wire import Client
 from monitor.adapters.redis_connection import RedisConnection
 from monitor.errors import BankMovedError, StoreUnavailableError
 from monitor.ports import Addition, BankEdit, BankKey, BankShape
-from monitor.redis_address import safe_address
 from monitor.settings import RedisSettings, load_settings
 from schemas.errors import BankMismatchError, ConfigurationError, ServiceUnavailableError
 from tests.integration.records import teach
@@ -236,8 +235,3 @@ def test_an_absent_server_is_named_without_its_password() -> None:
 def test_a_url_that_cannot_be_read_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match=r"redis\.url"):
         load_settings(environment={"PAEDID_REDIS__URL": "redis://host:port/0"})
-
-
-def test_an_address_keeps_what_helps_and_drops_what_is_secret() -> None:
-    assert safe_address("rediss://:pw@host:6379/2?password=pw") == "rediss://:***@host:6379/2"
-    assert safe_address("redis://127.0.0.1:6379/0") == "redis://127.0.0.1:6379/0"

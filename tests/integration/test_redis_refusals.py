@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from string import Template
 
 import pytest
@@ -135,7 +136,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_a_refusal_is_told_in_its_own_words(place: Place, case: Case) -> None:
-    settings = RedisSettings(url=place.url(case.url), timeout_s=1).model_copy(update=case.more)
+    settings = RedisSettings(url=place.url(case.url), timeout_s=0.5).model_copy(update=case.more)
     with pytest.raises(OperatorError) as caught, closing(RedisBankStore(settings)) as store:
         store.ping()
     told = str(caught.value)
@@ -155,6 +156,21 @@ def test_what_is_mended_works(place: Place) -> None:
     settings = RedisSettings(url=place.url(f"redis+sentinel://$sentinel/{MASTER}/2"))
     with closing(RedisBankStore(settings.model_copy(update=SENTINELS))) as store:
         store.ping()
+
+
+def test_a_cluster_with_tls_works(place: Place, authority: trustme.CA, tmp_path: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(HOST).configure_cert(context)
+    servers = RedisClusterServers(tmp_path, 1)
+    with TlsFront(servers.nodes[0].port, context) as tls:
+        # The node tells clients to come by TLS.
+        servers.nodes[0].announce(int(tls.address.rpartition(":")[2]))
+        with servers:
+            for scheme in ("rediss", "rediss+cluster"):
+                url = place.url(f"{scheme}://{tls.address}?ssl_ca_certs=$ca")
+                with closing(RedisBankStore(RedisSettings(url=url))) as store:
+                    store.ping()
+                    assert store.version(BankKey("cam", "model")) is None
 
 
 def test_a_password_that_is_changed_meanwhile_is_a_refusal_and_no_outage(embedded_valkey: ValkeyServer) -> None:

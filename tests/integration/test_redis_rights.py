@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,19 +20,13 @@ from monitor.settings import RedisSettings
 from schemas.errors import ConfigurationError
 from tests.integration.records import teach
 from tests.redis_cluster import RedisClusterServers
+from tests.redis_user import documented_lines, documented_user
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "redis.md"
 SHAPE = BankShape("a" * 64, (1, 1, 4))
 KEY = BankKey("cam1", "model-1")
 SEED = np.ones((2, *SHAPE.features), np.float16)
 
 on_each = pytest.mark.usefixtures("each_redis")
-
-
-def documented() -> list[list[str]]:
-    """Return the arguments of the document's ACL lines."""
-    lines = re.findall(r"^    ACL (SETUSER line .*)$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
-    return [line.replace("PASSWORD", "secret").split() for line in lines]
 
 
 def give(port: int, *arguments: str) -> None:
@@ -67,7 +60,7 @@ def do_everything(store: RedisBankStore) -> None:
 def line(embedded_redis: ValkeyServer) -> Iterator[Callable[..., RedisBankStore]]:
     """Give a user rights, after those of the document, and open banks as it."""
     stores: list[RedisBankStore] = []
-    give(embedded_redis.port, *documented()[0])
+    give(embedded_redis.port, *documented_user())
 
     def make(*rights: str) -> RedisBankStore:
         if rights:
@@ -88,7 +81,7 @@ def test_the_documented_rights_are_enough(line: Callable[..., RedisBankStore]) -
 def test_the_documented_rights_are_enough_on_a_cluster(cluster_server: RedisClusterServers) -> None:
     cluster_server.flush()
     for node in cluster_server.nodes:
-        for arguments in documented():
+        for arguments in documented_lines():
             give(node.port, *arguments)
     try:
         for url in (cluster_server.url, cluster_server.cluster_url):
@@ -105,24 +98,25 @@ def test_the_documented_rights_are_enough_on_a_cluster(cluster_server: RedisClus
 
 
 def test_the_document_lists_what_is_needed_and_no_more() -> None:
-    single, cluster = ({each[1:] for each in line if each.startswith("+")} for line in documented())
+    single, cluster = ({each[1:] for each in line if each.startswith("+")} for line in documented_lines())
     assert single == {*CALLS, "hello", "client|setname"}
     assert cluster == set(CLUSTER_CALLS)
 
 
 @on_each
-@pytest.mark.parametrize("command", [*CALLS, "client|setname"])
 def test_each_right_that_lacks_is_told_at_the_start_with_what_mends_it(
-    line: Callable[..., RedisBankStore], embedded_redis: ValkeyServer, command: str
+    line: Callable[..., RedisBankStore], embedded_redis: ValkeyServer
 ) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        line(f"-{command}").ping()
-    told = str(caught.value)
-    assert f"user line may not run {command}" in told
-    assert "not reachable" not in told
-    mended = re.search(r"ACL (SETUSER line [^(]*) \(", told)
-    assert mended is not None
-    give(embedded_redis.port, *mended[1].split())
+    for command in (*CALLS, "client|setname"):
+        with pytest.raises(ConfigurationError) as caught:
+            line(f"-{command}").ping()
+        told = str(caught.value)
+        assert f"user line may not run {command}" in told
+        assert "not reachable" not in told
+        mended = re.search(r"ACL (SETUSER line [^(]*) \(", told)
+        assert mended is not None
+        give(embedded_redis.port, *mended[1].split())
+        line().ping()
     do_everything(line())
 
 
