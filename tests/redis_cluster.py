@@ -60,7 +60,7 @@ class ClusterNode(ValkeyServer):
         return [*super()._arguments(), *bus, *timing, "--repl-diskless-sync-delay", "0", *self._more]
 
     def client(self) -> Any:  # noqa: ANN401 - redis-py's answers are
-        return redis.Redis(HOST, self.port, decode_responses=True)
+        return redis.Redis(HOST, self.port, decode_responses=True, protocol=2)
 
 
 class RedisClusterServers:

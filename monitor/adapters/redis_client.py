@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,14 +47,17 @@ class ClientFactory:
             self._settings.url, password=_secret(self._settings.password), retry=_once_more(), **self._limits
         )
 
-    def cluster(self) -> RedisCluster:
+    def cluster(self, also: Iterable[tuple[str, int]] = ()) -> RedisCluster:
         """Return a client of a cluster, which knows its nodes.
+
+        Args:
+            also: hosts and ports to ask for them beside those of the URL.
 
         Raises:
             redis.RedisError, redis.exceptions.RedisClusterException: none of the nodes answers, or they refuse.
         """
         return _Cluster(
-            startup_nodes=[ClusterNode(host, port) for host, port in self.address.hosts],
+            startup_nodes=[ClusterNode(host, port) for host, port in (*self.address.hosts, *also)],
             # The nodes are asked anew at the first sign of a failover, not at the fifth.
             reinitialize_steps=1,
             retry=_once_more(),

@@ -8,12 +8,20 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import redis
+from redis.cluster import RedisCluster
 from redis.exceptions import RedisClusterException
 from redis.sentinel import MasterNotFoundError
 
 from monitor.adapters.redis_bank_wire import Client
 from monitor.adapters.redis_client import ClientFactory
-from monitor.adapters.redis_errors import A_SENTINEL, DATABASE_OF_A_CLUSTER, RefusedError, no_master, translate
+from monitor.adapters.redis_errors import (
+    A_SENTINEL,
+    DATABASE_OF_A_CLUSTER,
+    SOCKET_OF_A_CLUSTER,
+    RefusedError,
+    no_master,
+    translate,
+)
 from monitor.redis_address import Kind
 from monitor.settings import RedisSettings
 
@@ -25,7 +33,7 @@ class RedisConnection:
     """Owns the client. Used by several threads.
 
     The client is made by the first who needs it, who thereby finds out whether ``redis://`` names a server or a node of
-    a Redis Cluster. It is made anew, from the URL, after none of the nodes that it knew was there any more.
+    a Redis Cluster. It is made anew, of the URL and of the nodes last known, after none of these was there any more.
 
     Args:
         settings: where Redis is.
@@ -38,6 +46,8 @@ class RedisConnection:
         self._make = ClientFactory(settings)
         self._lock = threading.Lock()
         self._client: Client = None
+        # A cluster's, as they were last: the one that the URL names may be the one that is gone.
+        self._nodes: tuple[tuple[str, int], ...] = ()
 
     @contextmanager
     def client(self) -> Iterator[Client]:
@@ -70,6 +80,10 @@ class RedisConnection:
             # connects anew finds what is there now. Another thread may still be using the client, so nobody closes it.
             if isinstance(error, LOST):
                 self._client = None
+            if isinstance(client, RedisCluster):
+                self._nodes = tuple((node.host, node.port) for node in client.get_nodes())
+            elif isinstance(error, redis.exceptions.MovedError):
+                self._nodes = ((error.host, error.port),)
         if isinstance(error, MasterNotFoundError) and client is not None:
             manager = client.connection_pool.sentinel_manager
             return no_master(error, manager.sentinels, str(self._make.address.master))
@@ -86,16 +100,17 @@ class RedisConnection:
         address = self._make.address
         if address.kind is Kind.SENTINEL:
             return self._make.sentinel()
-        if address.kind is Kind.CLUSTER:
-            return self._make.cluster()
+        if address.kind is Kind.CLUSTER or self._nodes:
+            return self._make.cluster(self._nodes)
         client = self._make.server()
         mode = _mode(client)
-        if mode == "sentinel":
-            client.close()
-            raise RefusedError(A_SENTINEL)
-        if mode != "cluster" or not address.hosts:
+        if mode not in {"sentinel", "cluster"}:
             return client
         client.close()
+        if mode == "sentinel":
+            raise RefusedError(A_SENTINEL)
+        if not address.hosts:
+            raise RefusedError(SOCKET_OF_A_CLUSTER)
         if address.database:
             raise RefusedError(DATABASE_OF_A_CLUSTER)
         return self._make.cluster()
@@ -104,24 +119,13 @@ class RedisConnection:
 def _mode(client: redis.Redis) -> str:
     """Return what the server says it is: standalone, cluster or sentinel.
 
-    Not by INFO, which a user without @dangerous may not run.
+    Not by INFO: HELLO is allowed to every user. Where there is none, a cluster's first MOVED will tell.
     """
     try:
         answer: Any = client.execute_command("HELLO")
-    except redis.AuthenticationError:
-        raise
     except redis.ResponseError as error:
-        return _mode_by_slots(client, error)
+        if "unknown command" not in str(error).lower():
+            raise
+        return "standalone"
     pairs = answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=False)
     return next((value.decode() for name, value in pairs if name == b"mode"), "standalone")
-
-
-def _mode_by_slots(client: redis.Redis, error: redis.ResponseError) -> str:
-    """Return the mode for a user who may not say HELLO."""
-    if not isinstance(error, redis.exceptions.NoPermissionError) and "HELLO" not in str(error).upper():
-        raise error
-    try:
-        client.execute_command("CLUSTER SLOTS")
-    except redis.ResponseError:
-        return "standalone"  # or one that is not to be found out; its first MOVED will tell
-    return "cluster"

@@ -58,6 +58,9 @@ NO_CLUSTER: Final = Refusal("it is no Redis Cluster, but one server", "Write red
 DATABASE_OF_A_CLUSTER: Final = Refusal(
     "it is a Redis Cluster, which has only database 0", "Leave the database out of redis.url."
 )
+SOCKET_OF_A_CLUSTER: Final = Refusal(
+    "it is a node of a Redis Cluster, and no socket leads to the others", "Write redis+cluster://host:port."
+)
 TLS: Final = Refusal("it speaks TLS", "Write rediss instead of redis in redis.url.")
 NO_TLS: Final = Refusal("it does not speak TLS", "Write redis instead of rediss in redis.url.")
 SENTINELS_PASSWORD: Final = Refusal(
@@ -184,6 +187,11 @@ def _protocol(error: BaseException) -> Refusal | None:
         return Refusal("it is in protected mode and answers its own machine only", remedy)
     if isinstance(error, redis.ResponseError) and "unknown command" in told.lower() and "sentinel" in told.lower():
         return A_SERVER
+    if isinstance(error, redis.ResponseError) and (
+        "unknown command" in told.lower() or "Error compiling script" in told or "Unexpected engine" in told
+    ):
+        remedy = "It must be Redis 7, Valkey 7.2 or later, with scripts, and no command renamed."
+        return Refusal(f"it lacks what is needed: {told.partition(', with args')[0]}", remedy)
     if isinstance(error, redis.InvalidResponse):
         return Refusal("what listens there is no Redis", "Correct host and port.")
     return None

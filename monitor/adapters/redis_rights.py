@@ -53,7 +53,7 @@ def require_rights(client: wire.Client, user: str) -> None:
     refused: set[str] = set()
     for _, node in nodes_of(client):
         try:
-            refused |= set(_refused(node, wanted))
+            refused |= set(_refused(node, wanted, user))
         except (redis.ConnectionError, redis.TimeoutError) as error:
             if not clustered or refusal_of(error, user) is not None:
                 raise
@@ -61,7 +61,7 @@ def require_rights(client: wire.Client, user: str) -> None:
         raise RefusedError(right_to([each for each in [*wanted, "key"] if each in refused], user))
 
 
-def _refused(node: redis.Redis, wanted: Mapping[str, str]) -> Iterable[str]:
+def _refused(node: redis.Redis, wanted: Mapping[str, str], user: str) -> Iterable[str]:
     calls = [f"{command} {arguments.format(key=_KEY)}" for command, arguments in wanted.items()]
     try:
         answer: Sequence[bytes] = _ASK(node, [], calls)
@@ -69,9 +69,9 @@ def _refused(node: redis.Redis, wanted: Mapping[str, str]) -> Iterable[str]:
             return ()
         if _may_use_keys(node):
             return [each.decode() for each in answer]
-    except redis.exceptions.NoPermissionError:
-        raise
-    except redis.ResponseError:
+    except redis.ResponseError as error:
+        if refusal_of(error, user) is not None:
+            raise
         return ()  # a server that cannot be asked; it refuses when it comes to it
     return ("key",)
 

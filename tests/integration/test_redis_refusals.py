@@ -27,6 +27,13 @@ from tests.tls_front import TlsFront
 SECRET = "s3cret"
 
 
+class WithoutScripts(ValkeyServer):
+    """One whose owner has taken a command away."""
+
+    def _arguments(self) -> list[str]:
+        return [*super()._arguments(), "--rename-command", "EVAL", ""]
+
+
 @dataclass(frozen=True)
 class Place:
     """Servers of each kind, and what stands for them in a URL."""
@@ -61,6 +68,7 @@ def place(
     with (
         ValkeyServer(folder / "server") as server,
         ValkeyServer(folder / "closed") as closed,
+        WithoutScripts(folder / "scripts") as scriptless,
         SentinelServers(folder / "sentinels", 1, password="sentinels") as sentinels,
         TlsFront(server.port, context) as tls,
         TlsFront(server.port, demanding) as both,
@@ -75,6 +83,7 @@ def place(
             {
                 "server": server.address,
                 "closed": closed.address,
+                "scriptless": scriptless.address,
                 "node": cluster_server.nodes[0].address,
                 "sentinel": sentinels.sentinels[0].address,
                 "tls": tls.address,
@@ -102,6 +111,9 @@ CASES = {
     "a disabled user": Case(f"redis://off:{SECRET}@$server/0", (WRONG_LOGIN,)),
     "no password": Case("redis://$closed/0", ("asks for a password, and none is given", "PAEDID_REDIS__PASSWORD_FILE")),
     "a wrong password for a cluster": Case("redis+cluster://line:wrong@$node", (WRONG_LOGIN,)),
+    "a command that is taken away": Case(
+        "redis://$scriptless", ("it lacks what is needed: unknown command 'EVAL'", "no command renamed"),
+    ),
     "an unknown database": Case("redis://$server/99", ("no database of this number", "0 to 15 by default")),
     "a database of a cluster": Case("redis://$node/3", ("database", "a Redis Cluster only 0")),
     "a server that is no cluster": Case("redis+cluster://$server", ("it is no Redis Cluster", "Write redis://")),

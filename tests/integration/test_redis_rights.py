@@ -99,7 +99,7 @@ def test_the_documented_rights_are_enough_on_a_cluster(cluster_server: RedisClus
 
 def test_the_document_lists_what_is_needed_and_no_more() -> None:
     single, cluster = ({each[1:] for each in line if each.startswith("+")} for line in documented_lines())
-    assert single == {*CALLS, "hello", "client|setname"}
+    assert single == {*CALLS, "client|setname"}
     assert cluster == set(CLUSTER_CALLS)
 
 
@@ -129,9 +129,8 @@ def test_all_that_lacks_is_told_at_once(line: Callable[..., RedisBankStore]) -> 
 
 
 @on_each
-@pytest.mark.parametrize("hello", ["+hello", "-hello"])
-def test_a_user_of_a_managed_server_works(line: Callable[..., RedisBankStore], hello: str) -> None:
-    do_everything(line("resetkeys", "~paedid*", "+@all", "-@admin", "-@dangerous", hello))
+def test_a_user_of_a_managed_server_works(line: Callable[..., RedisBankStore]) -> None:
+    do_everything(line("resetkeys", "~paedid*", "+@all", "-@admin", "-@dangerous"))
 
 
 @on_each
