@@ -19,7 +19,6 @@ from deploy.local.servers import HOST, ValkeyServer
 from tests.faults.line import MakeLine, Message, good_png
 from tests.faults.operated import Operated, moment, said, sayings
 from tests.faults.slow_link import SlowLink
-from tests.redis_user import documented_user
 
 SLOW_S = 0.1
 
@@ -182,34 +181,3 @@ def test_a_slow_redis_is_followed_slowly_and_one_that_is_too_slow_given_up_until
             line.follow(taught + 1)
             fast = frames_per_second(line)
     print(f"{slow:.0f} frames/s with answers after {SLOW_S} s, {fast:.0f} without delay")  # noqa: T201 - shown by pytest -rP
-
-
-def test_a_right_that_is_revoked_is_told_once_and_what_waited_is_learnt_when_it_is_given_back(
-    make_line: MakeLine, embedded_valkey: ValkeyServer, sqlite_url: str, tmp_path: Path
-) -> None:
-    with redis.Redis(HOST, embedded_valkey.port) as server:
-        server.execute_command("ACL", *documented_user())
-        url = f"redis://line:secret@{HOST}:{embedded_valkey.port}/0"
-        images = {"url": str(tmp_path / "images"), "keep": "all"}
-        line = make_line(sqlite_url, kind=Operated, redis={"url": url}, images=images)
-        assert isinstance(line, Operated)
-        worker, learner = line.program("worker", "run"), line.program("learner", "learn")
-        with line.operating(worker, learner):
-            taught = line.teach()
-            server.execute_command("ACL", "SETUSER", "line", "resetkeys")
-            refused = f"Redis refuses the bank; until that is mended, inspecting with bank version {taught}"
-            line.wait(lambda: said(worker, refused))
-            click = line.click()
-            line.wait(lambda: said(learner, "Learning pauses: a server refuses, which a person must mend"))
-            line.inspect_more()
-            assert outcomes(line, click) == {"pending"}
-            status = line.run("bank", "status")
-            server.execute_command("ACL", "SETUSER", "line", "~paedid:bank:*")
-            assert line.learnt(click) == taught + 1
-            line.follow(taught + 1)
-    for told in (*sayings(worker, "Redis refuses"), *sayings(learner, "Learning pauses")):
-        assert "ACL SETUSER line ~paedid:bank:*" in told["error"]
-        assert "secret" not in told["error"]
-    assert len(sayings(worker, "Redis ")) == len(sayings(learner, "Learning pauses")) + 1 == 2
-    assert (status.returncode, len(status.stderr.splitlines())) == (2, 1)
-    assert "error: Redis refuses: user line may not use the bank's keys" in status.stderr
