@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
+from monitor.bank_retries import BankRetries
 from monitor.core.inspector import Inspector
 from monitor.core.memory_bank import MemoryBank
-from monitor.errors import BankMissingError, StoreUnavailableError
+from monitor.errors import BankMissingError, StoreRefusedError, StoreUnavailableError
 from monitor.metrics import OUTAGES
 from monitor.ports import BankChanges, BankKey, BankShape, BankStore, Clock
 
 log = structlog.get_logger()
 
-RETRY_AFTER_S = 1.0
-# A store that hangs costs a time-out on the inspecting thread; waiting ten times as long bounds that to a tenth.
-RETRY_PER_SECOND_LOST = 10.0
+UNREACHABLE: Final = "Redis unreachable; inspecting with bank version %s"
+# Not the end of the worker: frames need their verdict, and who mends the right or the password need not start it again.
+REFUSED: Final = "Redis refuses the bank; until that is mended, inspecting with bank version %s"
 
 
 @dataclass(slots=True)
@@ -50,11 +52,11 @@ class BankFollower:
         self._clock = clock
         self._strict = strict
         self._copies: dict[str, _Copy] = {}
-        self._away = False
-        self._retry_at = 0.0
+        self._retries = BankRetries()
+        self._told: str | None = None
 
     def current(self, camera: str) -> MemoryBank:
-        """Return the camera's bank: at the store's version, or, while the store is away, at the last one known.
+        """Return the camera's bank: at the store's version, or, while it is away or refuses, at the last one known.
 
         Raises:
             BankMismatchError: the store's bank was made by another encoder or has another shape.
@@ -68,16 +70,17 @@ class BankFollower:
             self._follow(copy)
             return copy.bank
         started = self._clock.monotonic()
-        if self._away and started < self._retry_at:
+        if not self._retries.due(camera, started):
             return copy.bank
         try:
             self._follow(copy)
         except StoreUnavailableError as error:
-            lost = self._clock.monotonic() - started
-            self._retry_at = started + lost + max(RETRY_AFTER_S, RETRY_PER_SECOND_LOST * lost)
+            now = self._clock.monotonic()
+            self._retries.failed(camera, now, lost=now - started)
             self._say_away(error)
         else:
-            self._say_back()
+            if self._retries.worked(camera):
+                self._say_back()
         return copy.bank
 
     def _follow(self, copy: _Copy) -> None:
@@ -128,15 +131,17 @@ class BankFollower:
         )
 
     def _say_away(self, error: StoreUnavailableError) -> None:
-        if self._away:
+        event = REFUSED if isinstance(error, StoreRefusedError) else UNREACHABLE
+        if self._told == event:
             return
-        self._away = True
-        OUTAGES.labels(service="bank").inc()
+        self._told = event
+        if event == UNREACHABLE:
+            OUTAGES.labels(service="bank").inc()
         versions = {camera: copy.bank.version for camera, copy in self._copies.items()}
         said = ", ".join(str(version) for version in sorted(set(versions.values())))
-        log.warning("Redis unreachable; inspecting with bank version %s", said, versions=versions, error=str(error))
+        log.warning(event, said, versions=versions, error=str(error))
 
     def _say_back(self) -> None:
-        if self._away:
-            self._away = False
+        if self._told is not None:
+            self._told = None
             log.info("Redis is back; following the banks again")

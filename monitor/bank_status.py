@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from monitor.adapters.bank_desk import BankDesk
-from monitor.errors import StoreUnavailableError
+from monitor.errors import StoreRefusedError, StoreUnavailableError
 from monitor.ports import MOST_GOLDEN, BankKey, BankStore, DriftReport
 
 MIB = 2**20
@@ -62,6 +62,8 @@ def _row(desk: BankDesk, store: BankStore, key: BankKey, budget: int) -> tuple[s
     try:
         version = store.version(key)
         in_redis = "none" if version is None else str(version)
+    except StoreRefusedError:
+        raise  # a person must mend that: to be told in its own words
     except StoreUnavailableError:
         in_redis = "unreachable"
     size = sum(entry.size_bytes for entry in active)

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from monitor.adapters import migrations
 from monitor.adapters.database import connect
 from monitor.adapters.database_rights import Rights, require_rights
-from monitor.errors import StoreUnavailableError
+from monitor.errors import StoreRefusedError, StoreUnavailableError
 from monitor.settings import Settings
 from schemas.errors import OperatorError
 
@@ -46,7 +46,7 @@ def open_database(settings: Settings, needed: Rights = NOTHING_MORE) -> Iterator
 
 @contextmanager
 def database_of_a_command(settings: Settings, what_now: str = "Nothing was changed; try again.") -> Iterator[Engine]:
-    """Open the database for a command: should a server go away meanwhile, the operator is told, and what to do now.
+    """Open the database for a command: should a server go away or refuse, the operator is told, and what to do now.
 
     Raises:
         ServiceUnavailableError, ServiceRefusedError, ConfigurationError: at start.
@@ -55,6 +55,8 @@ def database_of_a_command(settings: Settings, what_now: str = "Nothing was chang
     with open_database(settings) as engine:
         try:
             yield engine
+        except StoreRefusedError as error:
+            raise OperatorError(str(error)) from error
         except StoreUnavailableError as error:
             msg = f"a server went away: {error}. {what_now}"
             raise OperatorError(msg) from error

@@ -15,6 +15,14 @@ class StoreUnavailableError(PaedidError):
     """A server went away while running. Nothing was changed; the same call may be made again later."""
 
 
+class StoreRefusedError(StoreUnavailableError):
+    """A server answers and refuses: a right is missing, a password is wrong. Nothing was changed.
+
+    No outage: a person must mend it, which can be done while the program runs. So it is told at once in its own words,
+    and whoever can go on or wait does: the same call works once it is mended.
+    """
+
+
 class ImageStoreFullError(StoreUnavailableError):
     """There is no room for an image. Who can do without it goes on; who cannot waits as for a server that is away."""
 

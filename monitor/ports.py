@@ -560,6 +560,13 @@ class BankStore(Protocol):
             StoreUnavailableError: the store is away.
         """
 
+    def left(self, key: BankKey, frame_ids: Sequence[str]) -> Mapping[str, int]:
+        """Return which of these frames were taken out of a bank, as far as the store remembers, and in which version.
+
+        Raises:
+            StoreUnavailableError: the store is away.
+        """
+
     def add(self, key: BankKey, shape: BankShape, addition: Addition) -> BankEdit:
         """Add an entry under its frame id, and evict what makes room for it, in one step.
 

@@ -59,9 +59,16 @@ class RedisSettings(Section):
     """Where the memory bank lives online."""
 
     url: Annotated[str, AfterValidator(values.redis_url)] = "redis://127.0.0.1:6379/0"
-    """redis://host:port/database, rediss:// with TLS, or unix:// for a socket."""
+    """redis://user@host:port/database, or unix:// for a socket; redis+cluster://host:port,host:port for a Redis Cluster
+    (one node is enough, and redis:// finds out by itself); redis+sentinel://host:26379,host:26379/master/database for a
+    master that Sentinels watch. With TLS: rediss://, rediss+cluster://, rediss+sentinel://, and a CA of one's own as
+    ?ssl_ca_certs=/path/ca.pem. docs/redis.md has the rest."""
     password: SecretStr | None = None
     """Better given as a file: PAEDID_REDIS__PASSWORD_FILE."""
+    sentinel_username: str | None = None
+    """The user at the Sentinels, where they have users."""
+    sentinel_password: SecretStr | None = None
+    """The Sentinels' own password, if they ask for one. Better as a file: PAEDID_REDIS__SENTINEL_PASSWORD_FILE."""
     timeout_s: Seconds = 2.0
     """How long one answer may take before Redis counts as away."""
     log_length: Annotated[int, Field(ge=10, le=1_000_000)] = 10_000

@@ -12,6 +12,8 @@ from monitor.settings_section import Seconds, Section, TopicName
 
 OAUTH: Final = "OAUTHBEARER"
 PASSWORD_KEYS: Final = ("sasl_username", "sasl_password")
+# A worker is back after 5 to 9 s; while it is not, its cameras would go to others, and come back.
+LEAST_STATIC_SESSION_MS: Final = 20_000
 OAUTH_URL_KEYS: Final = ("oauth_token_url", "oauth_client_id", "oauth_client_secret", "oauth_scope", "oauth_ca_file")
 OAUTH_KEYS: Final = ("oauth_token_file", *OAUTH_URL_KEYS)
 TLS_KEYS: Final = ("ssl_ca_file", "ssl_certificate_file", "ssl_key_file", "ssl_key_password")
@@ -96,6 +98,9 @@ class KafkaSettings(Section):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
+        if self.group_instance_id is not None and self.session_ms < LEAST_STATIC_SESSION_MS:
+            problem = "a worker with kafka.group_instance_id takes longer than that to restart; set it to 45000"
+            self.refuse("session_timeout_ms", problem)
         self._check_tls()
         if self.uses_sasl:
             self._check_sasl()

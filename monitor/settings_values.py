@@ -12,6 +12,8 @@ from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from monitor.redis_address import parse_redis_url
+
 MAX_FILE_BYTES: Final = 1_000_000
 DATABASE_DRIVERS: Final = frozenset({"sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg"})
 
@@ -86,10 +88,8 @@ def https_url(value: str) -> str:
 
 
 def redis_url(value: str) -> str:
-    """Require a URL that redis-py knows."""
-    if not value.startswith(("redis://", "rediss://", "unix://")):
-        msg = "not a redis://, rediss:// or unix:// URL"
-        raise ValueError(msg)
+    """Require a URL of a server, a cluster or Sentinels."""
+    parse_redis_url(value)
     return value
 
 

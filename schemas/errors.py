@@ -51,13 +51,24 @@ def _cut(text: str) -> str:
 
 
 class ServiceUnavailableError(OperatorError):
-    """A server did not answer at start-up. While running, an outage is waited out instead."""
+    """A server did not answer at start-up, or cannot serve yet. While running, an outage is waited out instead.
 
-    def __init__(self, service: str, key: str, address: str, problem: str) -> None:
-        super().__init__(
-            f"{service} at {key} = {address!r} is not reachable: {problem}. "
-            f"Start it, or set {key} to where it listens (see 'paedid-monitor settings')."
+    Args:
+        service: what it is, for people.
+        key: the setting that names it.
+        address: that setting's value, without secrets.
+        problem: what is wrong.
+        answers: whether it answers, and only cannot serve for now.
+    """
+
+    def __init__(self, service: str, key: str, address: str, problem: str, *, answers: bool = False) -> None:
+        state = "cannot serve now" if answers else "is not reachable"
+        remedy = (
+            "Try again when it can."
+            if answers
+            else f"Start it, or set {key} to where it listens (see 'paedid-monitor settings')."
         )
+        super().__init__(f"{service} at {key} = {address!r} {state}: {problem.rstrip('.')}. {remedy}")
         self.service = service
 
 

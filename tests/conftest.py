@@ -27,6 +27,7 @@ from deploy.local.apache_kafka import VARIABLE as KAFKA_LIBS
 from deploy.local.apache_kafka import ApacheKafka
 from deploy.local.servers import TansuBroker, ValkeyServer
 from monitor.settings import KafkaSettings
+from tests.redis_cluster import RedisClusterServers
 from tests.servers import NO_REDIS8, PgBouncer, RedisServer, skip_or_fail
 
 if TYPE_CHECKING:  # imports torch and kafka, which few tests need
@@ -129,6 +130,13 @@ def redis8_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
 
 
+@pytest.fixture(scope="session")
+def cluster_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClusterServers]:
+    """A Redis Cluster of three nodes that all tests share."""
+    with RedisClusterServers(tmp_path_factory.mktemp("cluster")) as servers:
+        yield servers
+
+
 @pytest.fixture(params=EACH_REDIS)
 def each_redis(request: pytest.FixtureRequest) -> str:
     """What ``redis_url`` and ``embedded_redis`` are in turn, for tests that use this: ``valkey`` and ``redis8``.
@@ -139,16 +147,28 @@ def each_redis(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(params=[*EACH_REDIS, "cluster"])
+def each_redis_or_cluster(request: pytest.FixtureRequest) -> str:
+    """As ``each_redis``, and ``cluster``; for tests that need no server of their own."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
 def redis_kind(request: pytest.FixtureRequest) -> str:
     """The name of this test's server: Valkey's, unless it is to run on each of them."""
-    name: str = request.getfixturevalue("each_redis") if "each_redis" in request.fixturenames else "valkey"
+    chosen = [each for each in ("each_redis", "each_redis_or_cluster") if each in request.fixturenames]
+    name: str = request.getfixturevalue(chosen[0]) if chosen else "valkey"
     return name
 
 
 @pytest.fixture
 def redis_url(redis_kind: str, request: pytest.FixtureRequest) -> str:
     """URL of an empty Redis database: all of it is flushed before the test, so name none that matters."""
+    if redis_kind == "cluster":
+        servers: RedisClusterServers = request.getfixturevalue("cluster_server")
+        servers.flush()
+        return servers.url
     url: str = request.getfixturevalue("redis8_server" if redis_kind == "redis8" else "redis_server")
     with redis.Redis.from_url(url) as client:
         client.flushdb()

@@ -11,6 +11,13 @@
 local meta, slots, log, frames, owners, removed = unpack(KEYS)
 local operation, fingerprint, log_length, frame = unpack(ARGV)
 
+-- Nothing takes back what a script has written before a command of it is refused: so the rights come first.
+for _, call in ipairs({{'XADD', log, '*', 'a', 'b'}, {'HSET', meta, 'a', 'b'}, {'HDEL', slots, 'a'}}) do
+    if not redis.acl_check_cmd(unpack(call)) then
+        return redis.error_reply("NOPERM no permissions to run the '" .. string.lower(call[1]) .. "' command")
+    end
+end
+
 local bank = redis.call('HMGET', meta, 'version', 'head', 'layout', 'encoder_hash', 'shape', 'pinned', 'bytes')
 -- A bank that lost a part of its keys is no bank: it is restored as a whole.
 if not bank[1] or redis.call('HLEN', slots) ~= tonumber(bank[6]) + redis.call('HLEN', frames) then

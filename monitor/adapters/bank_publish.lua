@@ -10,6 +10,15 @@ local meta, slots, log, frames, owners, removed, staged = unpack(KEYS)
 local version, head = unpack(ARGV, 1, 2)
 local last_field = 3 + 2 * tonumber(ARGV[3])
 
+-- Nothing takes back what a script has written before a command of it is refused: so the rights come first.
+for _, call in ipairs({
+    {'DEL', meta}, {'RENAME', staged, slots}, {'PERSIST', slots}, {'HSET', meta, 'a', 'b'}, {'XADD', log, '*', 'a', 'b'},
+}) do
+    if not redis.acl_check_cmd(unpack(call)) then
+        return redis.error_reply("NOPERM no permissions to run the '" .. string.lower(call[1]) .. "' command")
+    end
+end
+
 local existing, pinned = unpack(redis.call('HMGET', meta, 'version', 'pinned'))
 local whole = existing and redis.call('HLEN', slots) == tonumber(pinned) + redis.call('HLEN', frames)
 -- A bank behind the version that SQL knows lost what it had learned: only such a one is replaced, or one that lost keys.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import structlog
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from monitor.adapters import redis_bank_wire as wire
 from monitor.adapters.bank_slots import require_unpinned, to_bytes
 from monitor.adapters.redis_bank_reader import BankReader
-from monitor.adapters.redis_client import make_client, ping, while_running
+from monitor.adapters.redis_connection import RedisConnection
+from monitor.adapters.redis_start import check_at_start
 from monitor.errors import BankFullError, BankMovedError
 from monitor.ports import Addition, BankChanges, BankEdit, BankKey, BankShape, LearnedSlot
 from monitor.settings import RedisSettings
@@ -28,9 +29,10 @@ log = structlog.get_logger()
 
 
 class RedisBankStore:
-    """The ``BankStore`` port on Redis or Valkey (version 7 or later).
+    """The ``BankStore`` port on Redis or Valkey (version 7 or later): one server, a cluster, or behind Sentinels.
 
-    One object follows each bank for one copy of it: a program with two copies makes two objects.
+    One object follows each bank for one copy of it: a program with two copies makes two objects. What a call finds is
+    that Redis is away (StoreUnavailableError) or refuses (StoreRefusedError, which is one of these).
 
     Args:
         settings: where Redis is, and how long its log is to be.
@@ -40,23 +42,21 @@ class RedisBankStore:
     def __init__(self, settings: RedisSettings, chunk_bytes: int = CHUNK_BYTES) -> None:
         self._settings = settings
         self._chunk_bytes = chunk_bytes
-        # Untyped: redis-py says of every answer that it may be awaitable.
-        self._redis: Any = make_client(settings)
-        self._reader = BankReader(self._redis, chunk_bytes)
-        self._edit: Callable[..., list[bytes]] = self._redis.register_script(wire.script("bank_edit.lua"))
-        self._publish: Callable[..., bytes] = self._redis.register_script(wire.script("bank_publish.lua"))
+        self._connection = RedisConnection(settings)
+        self._reader = BankReader(chunk_bytes)
 
     def ping(self) -> None:
-        """Return once Redis has answered.
+        """Return once Redis has answered, and would let all be done that is needed.
 
         Raises:
-            ServiceUnavailableError: it does not, or refuses the password; names ``redis.url``.
+            ServiceUnavailableError: it does not answer, or cannot serve yet; names ``redis.url``.
+            ConfigurationError: it refuses: a right is missing, a password or a database is wrong.
         """
-        ping(self._redis, self._settings.url)
+        check_at_start(self._connection, self._settings)
 
     def close(self) -> None:
         """Disconnect."""
-        self._redis.close()
+        self._connection.close()
 
     def open(
         self,
@@ -79,11 +79,11 @@ class RedisBankStore:
         taught = {entry.slot: to_bytes(entry.features, shape) for entry in learned}
         slots |= taught
         fields = wanted | {"bytes": str(sum(map(len, taught.values())))}
-        with while_running():
-            existing = self._existing_version(key, wanted)
+        with self._connection.client() as client:
+            existing = self._existing_version(client, key, wanted)
             if existing is not None and existing >= version:
                 return existing
-            staged = self._stage(key, slots)
+            staged = self._stage(client, key, slots)
             arguments = [
                 version,
                 secrets.token_hex(20),
@@ -91,9 +91,9 @@ class RedisBankStore:
                 *(part for field in fields.items() for part in field),
             ]
             arguments += [part for entry in learned for part in (entry.slot, entry.frame_id, entry.version_added)]
-            opened = int(self._publish(keys=[*wire.keys(key), staged], args=arguments))
+            opened = int(wire.PUBLISH(client, [*wire.keys(key), staged], arguments))
             # Another program may have opened it first, with another model.
-            self._existing_version(key, wanted)
+            self._existing_version(client, key, wanted)
         log.info("bank opened", camera=key.camera, model=key.model_id, version=opened, slots=len(slots))
         return opened
 
@@ -103,8 +103,8 @@ class RedisBankStore:
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        with while_running():
-            found, whole = self._look(key)
+        with self._connection.client() as client:
+            found, whole = self._look(client, key)
         return int(found["version"]) if whole else None
 
     def changes(self, key: BankKey, since: int | None) -> BankChanges:
@@ -117,8 +117,8 @@ class RedisBankStore:
             StoreUnavailableError: Redis is away.
             BankMissingError: Redis has no such bank.
         """
-        with while_running():
-            return self._reader.changes(key, since)
+        with self._connection.client() as client:
+            return self._reader.changes(client, key, since)
 
     def learned(self, key: BankKey, frame_id: str) -> BankEdit | None:
         """Return the edit that added a frame, not ``added`` again, or None if the bank does not hold it.
@@ -126,8 +126,8 @@ class RedisBankStore:
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        with while_running():
-            record = self._redis.hget(wire.keys(key)[wire.PARTS.index("frames")], frame_id)
+        with self._connection.client() as client:
+            record = client.hget(wire.keys(key)[wire.PARTS.index("frames")], frame_id)
         if record is None:
             return None
         found = wire.parse_record(key, record)
@@ -139,9 +139,21 @@ class RedisBankStore:
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        with while_running():
-            records = self._redis.hgetall(wire.keys(key)[wire.PARTS.index("frames")])
+        with self._connection.client() as client:
+            records = client.hgetall(wire.keys(key)[wire.PARTS.index("frames")])
         return {frame.decode(): wire.parse_record(key, record).version for frame, record in records.items()}
+
+    def left(self, key: BankKey, frame_ids: Sequence[str]) -> dict[str, int]:
+        """Return which of these frames were taken out of a bank, as far as Redis remembers, and in which version.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        if not frame_ids:
+            return {}
+        with self._connection.client() as client:
+            versions = client.hmget(wire.keys(key)[wire.PARTS.index("removed")], list(frame_ids))
+        return {frame: int(version) for frame, version in zip(frame_ids, versions, strict=True) if version is not None}
 
     def add(self, key: BankKey, shape: BankShape, addition: Addition) -> BankEdit:
         """Add an entry under its frame id, and evict what makes room for it, in one step.
@@ -183,8 +195,8 @@ class RedisBankStore:
         self, key: BankKey, shape: BankShape, operation: str, frame_id: str, *rest: str | int | bytes
     ) -> tuple[str, bytes]:
         arguments = [operation, wire.fingerprint(shape), self._settings.log_length, frame_id, *rest]
-        with while_running():
-            status, answer = self._edit(keys=wire.keys(key), args=arguments)
+        with self._connection.client() as client:
+            status, answer = wire.EDIT(client, wire.keys(key), arguments)
         if status == b"missing":
             raise wire.missing(key)
         if status == b"mismatch":
@@ -195,32 +207,25 @@ class RedisBankStore:
             raise BankMismatchError(msg)
         return status.decode(), answer
 
-    def _existing_version(self, key: BankKey, wanted: dict[str, str]) -> int | None:
-        found, whole = self._look(key)
+    def _existing_version(self, client: wire.Client, key: BankKey, wanted: dict[str, str]) -> int | None:
+        found, whole = self._look(client, key)
         if found:
             wire.require_same(key, found, wanted)
         return int(found["version"]) if whole else None
 
-    def _look(self, key: BankKey) -> tuple[dict[str, str], bool]:
+    def _look(self, client: wire.Client, key: BankKey) -> tuple[dict[str, str], bool]:
         """Return the bank's meta, empty if there is none, and whether the bank has all of its slots."""
         meta, slots, _, frames, *_ = wire.keys(key)
-        with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.hgetall(meta)
-            pipeline.hlen(slots)
-            pipeline.hlen(frames)
-            raw, filled, learned = pipeline.execute()
-        found = {name.decode(): value.decode() for name, value in raw.items()}
+        raw, filled, learned = wire.LOOK(client, [meta, slots, frames])
+        found = {name.decode(): value.decode() for name, value in zip(raw[::2], raw[1::2], strict=True)}
         return found, bool(found) and filled == int(found["pinned"]) + learned
 
-    def _stage(self, key: BankKey, slots: dict[int, bytes]) -> str:
+    def _stage(self, client: wire.Client, key: BankKey, slots: dict[int, bytes]) -> str:
         """Write the slots beside the bank, in chunks; return their key."""
         staged = f"{wire.prefix(key)}staged:{secrets.token_hex(8)}"
         order = sorted(slots)
         size = max(1, self._chunk_bytes // len(slots[order[0]]))
         for first in range(0, len(order), size):
-            with self._redis.pipeline(transaction=True) as pipeline:
-                pipeline.hset(staged, mapping={slot: slots[slot] for slot in order[first : first + size]})
-                # What a killed program staged goes away by itself.
-                pipeline.expire(staged, STAGED_FOR_S)
-                pipeline.execute()
+            chunk = [part for slot in order[first : first + size] for part in (slot, slots[slot])]
+            wire.STAGE(client, [staged], [STAGED_FOR_S, *chunk])
         return staged

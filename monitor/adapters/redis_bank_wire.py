@@ -1,4 +1,4 @@
-"""How a memory bank lies in Redis: its keys, its scripts, and what their arguments and answers mean.
+"""How a memory bank lies in Redis: its keys, its scripts and commands, and what arguments and answers mean.
 
 All keys of a bank share a hash tag, so that a cluster keeps them together: ``paedid:bank:{camera:model}:`` and
 
@@ -13,10 +13,13 @@ All keys of a bank share a hash tag, so that a cluster keeps them together: ``pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+
+from redis.exceptions import NoScriptError
 
 from monitor.adapters.bank_slots import Learned
 from monitor.core.bank_entry import Entry, from_bytes, most_bytes
@@ -30,6 +33,36 @@ PARTS: Final = ("meta", "slots", "log", "frames", "owners", "removed")
 # Three times what an entry of a frame of 2048x2048 takes: what a bank says of itself must not exhaust the memory.
 MOST_ENTRY_BYTES: Final = 2**26
 REMEDY: Final = "Give each trained model its own model_id, or name the bundle that this bank was made with."
+
+
+# A ``redis.Redis`` or ``RedisCluster``: untyped, for redis-py says of every answer that it may be awaitable.
+Client: TypeAlias = Any
+
+
+class Script:
+    """A script that lies beside this file.
+
+    Not redis-py's: where the server does not know it, that loads it by SCRIPT LOAD, on each primary of a cluster, so
+    one that is away would keep the others from working.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.source: Final = files("monitor.adapters").joinpath(name).read_text(encoding="utf-8")
+        self._sha1 = hashlib.sha1(self.source.encode()).hexdigest()  # noqa: S324 - Redis names scripts so
+
+    def __call__(self, client: Client, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:  # noqa: ANN401
+        """Run it; return its answer. Raises what redis-py raises."""
+        try:
+            return client.evalsha(self._sha1, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return client.eval(self.source, len(keys), *keys, *arguments)
+
+
+CHANGES: Final = Script("bank_changes.lua")
+EDIT: Final = Script("bank_edit.lua")
+LOOK: Final = Script("bank_look.lua")
+PUBLISH: Final = Script("bank_publish.lua")
+STAGE: Final = Script("bank_stage.lua")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +94,6 @@ def prefix(bank: BankKey) -> str:
 def tag(bank: BankKey) -> str:
     """Return the bank's name. A model id has no colon in it, so that the last one parts it from the camera."""
     return f"{bank.camera}:{bank.model_id}"
-
-
-def script(name: str) -> str:
-    """Return the source of a script that lies beside this file."""
-    return files("monitor.adapters").joinpath(name).read_text(encoding="utf-8")
 
 
 def meta(shape: BankShape, pinned: int, seed_sha256: str) -> dict[str, str]:

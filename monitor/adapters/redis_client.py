@@ -1,107 +1,146 @@
-"""Connections to Redis or Valkey, and which of its answers are outages."""
+"""Clients of Redis or Valkey: of one server, of a Redis Cluster, of the master that Sentinels watch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Final
-from urllib.parse import urlsplit
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
 
 import redis
-import structlog
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.connection import Connection, SSLConnection, parse_url
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
-from monitor.errors import StoreUnavailableError
+from monitor.redis_address import Kind, RedisAddress, parse_redis_url, safe_address
 from monitor.settings import RedisSettings
-from schemas.errors import ConfigurationError, ServiceUnavailableError
+from schemas.errors import ConfigurationError
 
 KEY: Final = "redis.url"
-SERVICE: Final = "Redis"
-
-OUTAGES: Final = (
-    redis.ConnectionError,
-    redis.TimeoutError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.MasterDownError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.TryAgainError,
-)
-# Answers that redis-py has no class for: the disk is full, too few replicas, another script runs.
-OUTAGE_CODES: Final = ("MISCONF", "NOREPLICAS", "BUSY")
-
-log = structlog.get_logger()
+CLIENT_NAME: Final = "paedid-monitor"
+FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+REMEDY: Final = "Write redis://host:port/0, redis+cluster://host:port or redis+sentinel://host:26379/master."
 
 
-def make_client(settings: RedisSettings) -> redis.Redis:
-    """Return a client that has not connected yet.
+class ClientFactory:
+    """Makes clients that have not connected yet, but for a cluster's, which asks for the cluster's nodes at once.
+
+    Args:
+        settings: where Redis is.
 
     Raises:
-        ConfigurationError: the URL cannot be read.
+        ConfigurationError: the URL cannot be read, or names a file that cannot be.
     """
-    password = settings.password.get_secret_value() if settings.password else None
-    try:
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self._settings = settings
+        try:
+            self.address = parse_redis_url(settings.url)
+            self._options = _options(self.address)
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(KEY, safe_address(settings.url), str(error), REMEDY) from None
+
+    def server(self) -> redis.Redis:
+        """Return a client of one server."""
         return redis.Redis.from_url(
-            settings.url,
-            password=password,
-            socket_timeout=settings.timeout_s,
-            socket_connect_timeout=settings.timeout_s,
-            # Once more, at once: an idle connection may have been closed by the server. Longer outages are waited
-            # out by those who call, who know what may wait.
-            retry=Retry(NoBackoff(), 1),
-            protocol=2,
-            client_name="paedid-monitor",
+            self._settings.url, password=_secret(self._settings.password), retry=_once_more(), **self._limits
         )
-    except ValueError as error:
-        raise ConfigurationError(KEY, safe_address(settings.url), str(error), "Write redis://host:port/0.") from None
+
+    def cluster(self, also: Iterable[tuple[str, int]] = ()) -> RedisCluster:
+        """Return a client of a cluster, which knows its nodes.
+
+        Args:
+            also: hosts and ports to ask for them beside those of the URL.
+
+        Raises:
+            redis.RedisError, redis.exceptions.RedisClusterException: none of the nodes answers, or they refuse.
+        """
+        return _Cluster(
+            startup_nodes=[ClusterNode(host, port) for host, port in (*self.address.hosts, *also)],
+            # The nodes are asked anew at the first sign of a failover, not at the fifth.
+            reinitialize_steps=1,
+            retry=_once_more(),
+            **self._of_a_node,
+        )
+
+    def sentinel(self) -> redis.Redis:
+        """Return a client of the master that Sentinels name; they are asked whenever it connects."""
+        own = {
+            "username": self._settings.sentinel_username,
+            "password": _secret(self._settings.sentinel_password),
+            "retry": Retry(NoBackoff(), 0),
+        }
+        sentinel = Sentinel(self.address.hosts, sentinel_kwargs=self._of_a_node | own)
+        name, database = str(self.address.master), self.address.database
+        master: redis.Redis = sentinel.master_for(name, db=database, retry=_once_more(), **self._of_a_node)
+        return master
+
+    @property
+    def _of_a_node(self) -> dict[str, Any]:
+        identity = {
+            "username": self.address.username,
+            "password": self.address.password or _secret(self._settings.password),
+            "ssl": self.address.tls,
+        }
+        return self._limits | identity | self._options
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        timeout = self._settings.timeout_s
+        return {
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "protocol": 2,
+            "client_name": CLIENT_NAME,
+        }
 
 
-def ping(client: redis.Redis, url: str) -> None:
-    """Return once the server has answered; warn if it is set to evict what banks are made of.
+class _Cluster(RedisCluster):
+    """redis-py's, which follows an ASK to a node that serves no slot yet, as a new one during resharding does not."""
+
+    def get_node(self, host: Any = None, port: Any = None, node_name: Any = None) -> Any:  # noqa: ANN401 - as redis-py's
+        found = RedisCluster.get_node(self, host, port, node_name)
+        if found is None and node_name:
+            address, _, number = str(node_name).rpartition(":")
+            found = ClusterNode(address, int(number), "primary")
+        return found
+
+
+def _once_more() -> Retry:
+    # Once more, at once: an idle connection may have been closed by the server. Longer outages are waited out by those
+    # who call, who know what may wait.
+    return Retry(NoBackoff(), 1)
+
+
+def _secret(value: Any) -> str | None:  # noqa: ANN401 - a SecretStr or None
+    return value.get_secret_value() if value else None
+
+
+def _options(address: RedisAddress) -> dict[str, Any]:
+    """Return the options behind the question mark, as redis-py reads them.
 
     Raises:
-        ServiceUnavailableError: it does not, or refuses the password; names the URL without it.
+        ValueError, TypeError: there is no such option, or its value is none.
     """
+    scheme = "rediss" if address.tls else "redis"
+    options: dict[str, Any] = parse_url(f"{scheme}://host?{address.options}")
+    kind = options.pop("connection_class", Connection)
+    options.pop("host")
+    if options.pop("db", 0) and address.kind is not Kind.SERVER:
+        msg = "the database stands behind a slash, not among the options"
+        raise ValueError(msg)
     try:
-        client.ping()
-    except redis.RedisError as error:
-        raise ServiceUnavailableError(SERVICE, KEY, safe_address(url), str(error)) from error
-    _warn_of_eviction(client, url)
+        (SSLConnection if kind is SSLConnection else Connection)(**options)
+    except TypeError as error:
+        msg = f"an option that is none ({str(error).rpartition(' ')[2]})" + _tls_hint(address)
+        raise ValueError(msg) from None
+    for name in FILES:
+        if name in options and not Path(options[name]).is_file():
+            msg = f"{name} names no file that can be read"
+            raise ValueError(msg)
+    return options
 
 
-def _warn_of_eviction(client: redis.Redis, url: str) -> None:
-    with suppress(redis.RedisError):  # not everybody may ask
-        memory = client.info("memory")
-        policy = memory.get("maxmemory_policy", "")
-        # The volatile policies take only keys that expire, and those of a bank do not.
-        if memory.get("maxmemory") and policy.startswith("allkeys"):
-            log.warning(
-                "Redis may evict the memory bank when it is full; set its maxmemory-policy to noeviction",
-                policy=policy,
-                redis=safe_address(url),
-            )
-
-
-def safe_address(url: str) -> str:
-    """Return a URL without its password and options."""
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    name = user.partition(":")[0]
-    return f"{parts.scheme}://{name + ':***@' if at else ''}{host}{parts.path}"
-
-
-@contextmanager
-def while_running() -> Iterator[None]:
-    """Turn outages into StoreUnavailableError, and let mistakes (a faulty script) through."""
-    try:
-        yield
-    except redis.exceptions.OutOfMemoryError as error:
-        # Redis says what is wrong, but not whose limit it is, nor that it loses nothing.
-        msg = f"{error} Redis is full and refuses writes; nothing is lost. Raise its maxmemory."
-        raise StoreUnavailableError(msg) from error
-    except OUTAGES as error:
-        raise StoreUnavailableError(str(error) or type(error).__name__) from error
-    except redis.ResponseError as error:
-        if not str(error).startswith(OUTAGE_CODES):
-            raise
-        raise StoreUnavailableError(str(error)) from error
+def _tls_hint(address: RedisAddress) -> str:
+    return "; options that begin with ssl_ need rediss://" if "ssl_" in address.options and not address.tls else ""

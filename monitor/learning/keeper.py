@@ -20,6 +20,7 @@ from monitor.core.inspector import Inspector
 from monitor.core.memory_bank import MemoryBank
 from monitor.errors import BankMovedError, StoreUnavailableError
 from monitor.learning.lesson import Lesson
+from monitor.learning.reconciling import BankReconciler
 from monitor.ports import (
     Addition,
     BankBook,
@@ -75,6 +76,9 @@ class BankKeeper:
         self._read = read
         self.budget = budget
         self._copies = BankFollower(inspector, store, clock, strict=True)
+        self._reconciler = BankReconciler(
+            self.model_id, self.shape, store, book, recall=self._find, put_back=self._put_back
+        )
 
     def current(self, camera: str) -> MemoryBank:
         """Return a camera's bank as it is now, to be left as it is.
@@ -146,28 +150,8 @@ class BankKeeper:
         return version
 
     def reconcile(self, camera: str) -> None:
-        """Write down what left the bank while the book did not know yet that it had come.
-
-        Two learners write the book in the order of their own edits only: one may write that a frame made room before
-        the other writes that it was added.
-        """
-        active = self._book.active_entries(camera, self.model_id)
-        key = self._key(camera)
-        version, there = self._store.version(key), self._store.all_learned(key)
-        # A bank that is gone, or behind, is restored; nothing is to be concluded from it.
-        if version is None or version < self._book.bank_version(camera, self.model_id):
-            return
-        gone = [entry for entry in active if there.get(entry.frame_id) != entry.version_added]
-        if gone and self._store.version(key) == version:
-            removals = [self._departure(key, entry, there) for entry in gone]
-            self._book.write(camera, self.model_id, (), removals)
-
-    def _departure(self, key: BankKey, entry: BankEntry, there: Mapping[str, int]) -> Removal:
-        again = there.get(entry.frame_id)
-        # Of a frame that came back only the return is known: it left before.
-        version = again if again is not None else self._store.remove(key, self.shape, entry.frame_id)
-        why = "no longer in the bank: evicted by another learner, or lost with its image"
-        return Removal(entry.frame_id, version, "eviction", why)
+        """Make book and bank agree about what the bank holds, where its version does not tell that they differ."""
+        self._reconciler.reconcile(camera)
 
     def become(self, camera: str, wanted: Mapping[str, tuple[Lesson, Entry]], by: str, why: str) -> tuple[int, int]:
         """Make a bank hold the ``wanted`` frames and no others, an edit at a time.
@@ -199,6 +183,16 @@ class BankKeeper:
 
     def recall_one(self, entry: BankEntry) -> Entry | None:
         """Return an entry's features, as they were kept or else of its image; None, with a word to people, if lost."""
+        features = self._find(entry)
+        if features is None:
+            log.error(
+                "A normal's features and image are gone; the restored bank lacks it, parts like it will be flagged",
+                frame=entry.frame_id,
+                camera=entry.camera,
+            )
+        return features
+
+    def _find(self, entry: BankEntry) -> Entry | None:
         try:
             return bank_entry.from_bytes(self._images.get(entry.features_sha256), self.shape.features)
         except (KeyError, ValueError):
@@ -207,17 +201,13 @@ class BankKeeper:
             pixels = self._read(self._images.get(entry.image_sha256))
             whole: Entry = self._inspector.remember(pixels[None])[0]
         except (KeyError, InvalidFrameError, UnregistrableError):
-            log.exception(
-                "A normal's features and image are gone; the restored bank lacks it, parts like it will be flagged",
-                frame=entry.frame_id,
-                camera=entry.camera,
-            )
             return None
         if entry.locations is None:
             return whole
         return bank_entry.keep_only(whole, bank_entry.unpack(entry.locations, self.shape.features[:2]))
 
-    def _put_back(self, camera: str, lesson: Lesson, features: Entry) -> None:
+    def _put_back(self, camera: str, lesson: Lesson, features: Entry) -> int:
+        """Add a frame to the bank and the book; return the version."""
         for _ in range(MAX_ATTEMPTS):
             bank = self.current(camera)
             edit = self.learned(camera, lesson.frame_id)
@@ -235,8 +225,10 @@ class BankKeeper:
                     _, entry = self.add(camera, lesson, addition)
             except BankMovedError:
                 continue
-            self._book.write(camera, self.model_id, (entry,), ())
-            return
+            # An entry of it that the bank lost is over.
+            over = Removal(entry.frame_id, entry.version_added, "restore", f"put back in version {entry.version_added}")
+            self._book.write(camera, self.model_id, (entry,), (over,))
+            return entry.version_added
         raise busy(camera)
 
     @property

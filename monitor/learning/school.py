@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from monitor.errors import BankMissingError, StoreUnavailableError
+from monitor.errors import BankMissingError, StoreRefusedError, StoreUnavailableError
 from monitor.learning.learner import Learner
 from monitor.models import Models
 from monitor.patience import keep_trying
@@ -34,7 +34,10 @@ class School:
 
 
 def keep_learning(step: Callable[[], int], stop: threading.Event, poll_interval_s: float) -> None:
-    """Take steps until ``stop`` is set; outages are waited out.
+    """Take steps until ``stop`` is set; outages are waited out, and so are refusals.
+
+    A refusal is told in its own words. It does not end the program: reviews wait in the database, nothing is lost, and
+    who mends a right at the server need not start it again.
 
     Args:
         step: a school's or a learner's: returns how much it dealt with.
@@ -44,14 +47,23 @@ def keep_learning(step: Callable[[], int], stop: threading.Event, poll_interval_
     Raises:
         BankMismatchError: a bank was made by another model; a person must mend that.
     """
+    pauses = _Pauses()
+
+    def attempt() -> int:
+        try:
+            return step()
+        except (StoreUnavailableError, BankMissingError) as error:
+            pauses.tell(error)
+            raise
+
     while not stop.is_set():
         try:
             dealt_with = keep_trying(
-                step,
+                attempt,
                 errors=(StoreUnavailableError, BankMissingError),
                 given_up=stop,
-                on_outage=_say_away,
-                on_return=lambda: log.info("Learning again; reviews given meanwhile come first"),
+                on_outage=lambda _: None,
+                on_return=pauses.end,
             )
         except (StoreUnavailableError, BankMissingError):
             return  # told to stop during an outage: the reviews stay pending
@@ -59,5 +71,19 @@ def keep_learning(step: Callable[[], int], stop: threading.Event, poll_interval_
             stop.wait(poll_interval_s)
 
 
-def _say_away(error: BaseException) -> None:
-    log.warning("Learning pauses: a server is away; reviews are kept and wait", error=str(error))
+class _Pauses:
+    """Tells once that learning pauses, and again if it is for another reason."""
+
+    def __init__(self) -> None:
+        self._told: str | None = None
+
+    def tell(self, error: Exception) -> None:
+        refused = isinstance(error, StoreRefusedError)
+        why = "a server refuses, which a person must mend" if refused else "a server is away"
+        if why != self._told:
+            log.warning("Learning pauses: %s; reviews are kept and wait", why, error=str(error))
+        self._told = why
+
+    def end(self) -> None:
+        self._told = None
+        log.info("Learning again; reviews given meanwhile come first")

@@ -18,7 +18,7 @@ from monitor.settings import RedisSettings
 from schemas.errors import BankMismatchError
 from tests.integration.records import teach
 
-pytestmark = pytest.mark.usefixtures("each_redis")
+pytestmark = pytest.mark.usefixtures("each_redis_or_cluster")
 
 LOG_LENGTH = 10
 PINNED = 2

@@ -101,6 +101,9 @@ SETTINGS = {
     "a Redis URL that is none": Case(
         "run", ("redis.url", "redis://, rediss:// or unix://"), {"redis.url": f"http://:{SECRET}@cache:6379"}
     ),
+    "a Redis Cluster's database": Case(
+        "bank status", ("redis.url", "only database 0"), {"redis.url": f"redis+cluster://:{SECRET}@cache:6379/2"}
+    ),
 }  # fmt: skip
 
 SERVERS = {
@@ -132,6 +135,14 @@ SERVERS = {
     "no Redis to learn": Case(
         "learn", ("Redis at redis.url = 'redis://127.0.0.1:$closed/0'", "not reachable"),
         {"redis.url": "redis://127.0.0.1:$closed/0", "redis.password": SECRET},
+    ),
+    "no such database in Redis": Case(
+        "learn", ("redis.url = 'redis://$redis/99'", "no database of this number", "0 to 15"),
+        {"redis.url": "redis://$redis/99"},
+    ),
+    "a wrong password for Redis": Case(
+        "run", ("redis.url = 'redis://me:***@$redis/0'", "wrong user or password", "Correct redis.password"),
+        {"redis.url": f"redis://me:{SECRET}@$redis/0"},
     ),
     "no Kafka to run": Case(
         "run", ("Kafka at kafka.bootstrap_servers = '127.0.0.1:$closed'", "not reachable", "Start it"),

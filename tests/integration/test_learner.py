@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from monitor.ports import Policy
 from monitor.settings import DatabaseSettings, RedisSettings
 from schemas.errors import OperatorError
 from schemas.messages import Verdict
-from tests.integration.learning_world import KEY, SHAPE, World, kept_of
+from tests.integration.learning_world import KEY, SHAPE, WHOLE, World, kept_of
+from tests.integration.records import teach
 from tests.unit.pipeline_fakes import SEED
 
 KEY_NAMES = (KEY.camera, KEY.model_id)
@@ -418,4 +420,43 @@ def test_a_bank_that_lost_a_part_of_its_keys_is_restored_as_a_whole(redis_url: s
         world.review_desk.retract("frame-2", "ada")
         world.learner().step()
         assert world.audit().checksum == checksum
+    banks.close()
+
+
+@pytest.mark.usefixtures("each_redis")
+def test_edits_that_were_lost_and_whose_versions_were_given_anew_are_made_again(
+    redis_url: str, sqlite_url: str
+) -> None:
+    banks = RedisBankStore(RedisSettings(url=redis_url))
+    with opened(sqlite_url) as engine, redis.Redis.from_url(redis_url) as client:
+        world = World(engine, banks, MemoryImageStore(), client.flushdb, budget=9 * WHOLE)
+        stays, leaves = world.review(b"5"), world.review(b"6")
+        world.learner().step()
+        before = {name: client.dump(name) for name in client.keys("*")}
+        world.review_desk.retract(leaves, "ada")
+        lost = world.review(b"7")
+        world.learner().step()
+        assert world.bank() == {0: 1, 1: 1, 2: 5, 3: 7}
+        # What a replica had when the primary died.
+        client.flushdb()
+        for name, dump in before.items():
+            client.restore(name, 0, dump)
+        # Another learner looked just before the versions 3 and 4 came into the book, and gives them anew.
+        others = []
+        for number in (8, 9):
+            frame = world.inspect(str(number).encode())
+            edit = teach(banks, KEY, SHAPE, frame, kept_of(number))
+            entry = replace(world.book.active_entries(*KEY_NAMES)[0], frame_id=frame, slot=edit.slot)
+            data = to_bytes(kept_of(number))
+            kept = {"features_sha256": world.images.put(data), "size_bytes": len(data), "version_added": edit.version}
+            world.book.write(*KEY_NAMES, [replace(entry, **kept)], ())
+            others.append(frame)
+        assert banks.version(KEY) == world.book.bank_version(*KEY_NAMES)
+        world.learner().step()
+        assert sorted(world.bank().values()) == [1, 1, 5, 7, 8, 9]
+        assert set(world.active()) == {stays, lost, *others}
+        assert world.audit().problems == ()
+        version = banks.version(KEY)
+        world.learner().step()
+        assert banks.version(KEY) == version
     banks.close()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 import redis
 from structlog.testing import capture_logs
 
 from deploy.local.servers import ValkeyServer
-from monitor.adapters.redis_client import make_client, ping
+from monitor.adapters.redis_bank import RedisBankStore
 from monitor.settings import RedisSettings
 
 pytestmark = pytest.mark.usefixtures("each_redis")
@@ -22,8 +23,8 @@ def server(embedded_redis: ValkeyServer) -> Iterator[redis.Redis]:
 
 
 def warnings_at_start(url: str) -> list[str]:
-    with capture_logs() as logs, make_client(RedisSettings(url=url)) as client:
-        ping(client, url)
+    with capture_logs() as logs, closing(RedisBankStore(RedisSettings(url=url))) as store:
+        store.ping()
     return [entry["event"] for entry in logs if entry["log_level"] == "warning"]
 
 

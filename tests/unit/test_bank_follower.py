@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from monitor.bank_follower import BankFollower
 from monitor.clock import FakeClock
-from monitor.errors import BankMissingError, StoreUnavailableError
+from monitor.errors import BankMissingError, StoreRefusedError, StoreUnavailableError
 from monitor.ports import BankChanges, BankKey, BankShape, LearnedSlot
 from schemas.errors import BankMismatchError
 from tests.unit.pipeline_fakes import AWAY, ENTRY, SEED, SHAPE, Banks, ToyInspector
@@ -140,6 +140,60 @@ def test_a_redis_that_hangs_takes_no_more_than_a_tenth_of_the_time() -> None:
         follower.current("cam")
         clock.advance(0.1)
     assert 50 < hung < 100
+
+
+def test_a_refusal_is_told_once_in_its_own_words_and_is_no_outage() -> None:
+    clock = FakeClock()
+    banks = Banks()
+    follower = follow(banks, clock)
+    follower.current("cam")
+    with capture_logs() as logs:
+        for error in (AWAY, StoreRefusedError("Redis refuses: no right"), None):
+            banks.error = error
+            for _ in range(20):
+                assert follower.current("cam").version == 0
+                clock.advance(0.2)
+    assert [entry["event"] for entry in logs] == [
+        "Redis unreachable; inspecting with bank version 0",
+        "Redis refuses the bank; until that is mended, inspecting with bank version 0",
+        "Redis is back; following the banks again",
+    ]
+    assert logs[1]["error"] == "Redis refuses: no right"
+
+
+def test_while_a_node_of_a_cluster_is_away_the_banks_on_others_are_followed() -> None:
+    clock = FakeClock()
+    banks = Banks()
+    follower = follow(banks, clock)
+    for camera in ("here", "there", "away"):
+        follower.current(camera)
+    changes, failed = banks.changes, []
+
+    def partly(key: BankKey, since: int | None) -> BankChanges:
+        if key.camera == "away":
+            clock.advance(0.5)
+            failed.append(clock.monotonic())
+            raise AWAY
+        return changes(key, since)
+
+    banks.changes = partly
+    late = []
+    with capture_logs() as logs:
+        for number in range(300):
+            for camera in ("away", "here", "there"):
+                follower.current(camera)
+            if number % 50 == 0:
+                banks.teach("here", f"frame-{number}")
+            late.append(banks.version(BankKey("here", KEY.model_id)) - follower.current("here").version)
+            clock.advance(0.1)
+        banks.changes = changes
+        clock.advance(10)
+        follower.current("away")
+    # At first it may be the whole of Redis that is away.
+    assert not any(late[60:])
+    assert 0.5 * len(failed) < 0.15 * clock.monotonic()
+    events = [entry["event"] for entry in logs if not entry["event"].startswith("Inspecting with")]
+    assert [event.partition(";")[0] for event in events] == ["Redis unreachable", "Redis is back"]
 
 
 def test_a_bank_that_redis_lost_is_not_made_anew_with_fewer_normals() -> None:

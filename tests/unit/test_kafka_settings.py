@@ -43,6 +43,7 @@ def without(settings: dict[str, Any], *keys: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("kafka", "key", "says"),
     [
+        ({"group_instance_id": "w-1", "session_timeout_ms": 6000}, "session_timeout_ms", "set it to 45000"),
         ({"sasl_mechanism": "PLAIN"}, "sasl_mechanism", "without SASL; set it to SASL_SSL"),
         ({"sasl_password": SECRET}, "sasl_password", "without SASL"),
         ({"oauth_client_secret": SECRET}, "oauth_client_secret", "without SASL"),

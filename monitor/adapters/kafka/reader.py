@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from kafka.coordinator.base import MemberState
 from kafka.errors import (
     FencedInstanceIdError,
     KafkaConnectionError,
+    KafkaError,
     LogTruncationError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
@@ -42,6 +44,8 @@ JOIN_POLL_MS: Final = 1000
 # A leader moves to another broker within a moment.
 UNCONNECTED_S: Final = 2.0
 ALL: Final = 2**31 - 1  # records of a poll: whatever was fetched, which is bounded in bytes
+# Of what a broker cannot read; the rest of it is found by the next look.
+MOST_AT_ONCE: Final = 10_000
 # A batch that was damaged on its way is sound when it is fetched again.
 TRIES: Final = 3
 
@@ -143,16 +147,17 @@ class TopicReader:
         except LogTruncationError as error:
             fetched = {}
             self._go_back(error)
-        self._require_connection(fetched)
-        if library.is_fenced(self.consumer):
-            raise FencedInstanceIdError
+        # From here on nothing may be raised where messages came: for the library they are read, and would be skipped.
+        if not fetched:
+            self._require_membership()
+        else:
+            self._connected_at = time.monotonic()
         self._forget_unassigned()
         items = {partition: list(found) for partition, found in self._read(fetched)}
-        for partition, found in self._explain_errors():
-            items.setdefault(partition, []).extend(found)
+        with contextlib.suppress(KafkaError):  # it goes on next time: what was not dealt with is met again
+            for partition, stand_ins in self._stand_ins(items):
+                items.setdefault(partition, []).extend(stand_ins)
         joined = not unfinished and self.consumer.group_metadata().state is MemberState.STABLE
-        for partition, first, last in self._standstill.look(items):
-            items.setdefault(partition, []).extend(self._pass_over(partition, first, last, "its broker cannot read it"))
         return Polled(items, self._lag(), joined, library.partition_count(self.consumer, self.topic))
 
     def close(self, timeout_s: float) -> None:
@@ -163,18 +168,21 @@ class TopicReader:
         """
         self.consumer.close(autocommit=False, timeout_ms=timeout_s * 1000)
 
-    def _require_connection(self, fetched: Fetched) -> None:
-        """Raise where the library does not: it tries to connect again, and polls find nothing meanwhile.
+    def _require_membership(self) -> None:
+        """Raise where the library does not: polls just find nothing.
 
         Raises:
-            KafkaConnectionError: it has had no connection for so long.
+            KafkaConnectionError: for some time it has not been connected to any broker; it tries again.
+            FencedInstanceIdError: another member took this one's place.
         """
         now = time.monotonic()
-        if fetched or library.is_connected(self.consumer):
+        if library.is_connected(self.consumer):
             self._connected_at = now
         elif now - self._connected_at > UNCONNECTED_S:
             msg = "no broker can be connected to"
             raise KafkaConnectionError(msg)
+        if library.is_fenced(self.consumer):
+            raise FencedInstanceIdError
 
     def _pause(self, paused: Collection[TopicPartition] | None) -> None:
         owned = self.consumer.assignment()
@@ -224,6 +232,17 @@ class TopicReader:
         expected = self._damaged.pop(partition, first)
         for offset in range(expected, min(first, expected + MOST_IN_BATCH)):
             yield UnreadableRecord(partition.topic, partition.partition, offset, "it lies in or behind a damaged batch")
+
+    def _stand_ins(self, arrived: Collection[TopicPartition]) -> Iterator[tuple[TopicPartition, list[Item]]]:
+        """Yield what stands in the place of messages that cannot be had.
+
+        Raises:
+            KafkaError: the broker does not tell what it must.
+        """
+        yield from self._explain_errors()
+        for partition, first, last in self._standstill.look(arrived):
+            last_of_these = min(last, first + MOST_AT_ONCE - 1)
+            yield partition, self._pass_over(partition, first, last_of_these, "its broker cannot read it")
 
     def _explain_errors(self) -> Iterator[tuple[TopicPartition, list[Item]]]:
         """Yield what stands for messages that the broker did not give, and go on behind them."""

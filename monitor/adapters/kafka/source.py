@@ -24,10 +24,12 @@ from monitor.adapters.kafka.standing import Standing
 from monitor.adapters.kafka.turns import Turns
 from monitor.ports import LogPosition
 from monitor.settings import KafkaSettings
+from schemas.errors import OperatorError
 
 COMMIT_TIMEOUT_S: Final = 3.0
 COMMIT_RETRY_S: Final = 1.0
 CLOSE_TIMEOUT_S: Final = 3.0
+REBALANCE_S: Final = 2.0
 JOIN_TIMEOUT_S: Final = 1.0
 # So long a call waits for the library at least: less, and a call with nothing to wait for would never see an answer.
 LEAST_WAIT_S: Final = 0.1
@@ -159,6 +161,7 @@ class KafkaSource:
 
     def close(self) -> None:
         """Leave the group. Commits nothing that was not marked as done."""
+        self._commit_rest()
         self._listener.closing = True
         self._jobs.put(None)
         try:
@@ -166,6 +169,16 @@ class KafkaSource:
         except KafkaError as error:
             log.warning("left without telling Kafka; others take over after the session timeout", error=str(error))
         self._poller.join(JOIN_TIMEOUT_S)
+
+    def _commit_rest(self) -> None:
+        """Commit what a rebalance kept from being committed: polls go on until that is over, for a moment."""
+        deadline = time.monotonic() + REBALANCE_S
+        while self._uncommitted and not self._away and time.monotonic() < deadline:
+            try:
+                self._poll_library(LEAST_WAIT_S)  # what it brings is delivered again
+            except (KafkaError, OperatorError):
+                return
+            self._commit()
 
     def _run_jobs(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -115,6 +115,11 @@ class MemoryBankStore:
         bank = self._banks.get(key)
         return {frame: there.version for frame, there in bank.learned.items()} if bank else {}
 
+    def left(self, key: BankKey, frame_ids: Sequence[str]) -> dict[str, int]:
+        """Return which of these frames were taken out of a bank, and in which version."""
+        bank = self._banks.get(key)
+        return {frame: bank.removed[frame] for frame in frame_ids if frame in bank.removed} if bank else {}
+
     def add(self, key: BankKey, shape: BankShape, addition: Addition) -> BankEdit:
         """Add an entry under its frame id, and evict what makes room for it, in one step.
 
