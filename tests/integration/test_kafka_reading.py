@@ -211,33 +211,47 @@ def damage(server: ApacheKafka, topic: str, at: int) -> None:
     segment.write_bytes(content)
 
 
-@pytest.mark.parametrize("what", ["a message", "a compressed message", "the batch's length", "the batch's last offset"])
+DAMAGED = {
+    # What is damaged, the codec, and which byte of the batch: its header has 61.
+    "a message": ("none", 70),
+    "a compressed message": ("lz4", 70),
+    "the batch's length": ("none", 11),
+    "the batch's last offset": ("none", 23),
+}
+# Longer than what lies between two entries of the broker's index: it finds what is behind the damage by that.
+AFTER = (bytes(5000), bytes(5001))
+
+
 def test_a_batch_that_was_damaged_on_the_brokers_disk_stops_nothing_else(
-    own_kafka: ApacheKafka, topics: Callable[[str], str], what: str, monkeypatch: pytest.MonkeyPatch
+    own_kafka: ApacheKafka, topics: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("monitor.adapters.kafka.standstill.LOOK_EVERY_S", LOOK_EVERY_S / 20)
-    settings = made(own_kafka, topics)
-    codec = "lz4" if what == "a compressed message" else "none"
-    send(settings, [b"before"])
-    first = len(segment_of(own_kafka, settings))
-    send(settings, [b"damaged 1", b"damaged 2"], **{"compression.type": codec})
-    # Longer than what lies between two entries of the broker's index: it finds what is behind the damage by that.
-    after = [bytes(5000), bytes(5001)]
-    for each in after:
-        send(settings, [each])
-    send(settings, [b"other"], partition=1)
+    lines = {what: made(own_kafka, lambda name, what=what: topics(f"{name}.{len(what)}")) for what in DAMAGED}
+    places: dict[str, int] = {}
+    for what, (codec, byte) in DAMAGED.items():
+        send(lines[what], [b"before"])
+        places[what] = byte + len(segment_of(own_kafka, lines[what]))
+        send(lines[what], [b"damaged 1", b"damaged 2"], **{"compression.type": codec})
+        for each in AFTER:
+            send(lines[what], [each])
+        send(lines[what], [b"other"], partition=1)
     own_kafka.stop()
-    header = {"the batch's length": 11, "the batch's last offset": 23}
-    damage(own_kafka, settings.frames_topic, first + header.get(what, 70))
+    for what, place in places.items():
+        damage(own_kafka, lines[what].frames_topic, place)
     own_kafka.start()
+    for what, settings in lines.items():
+        require_all_but_the_damaged(settings, broker_lost_its_way=what == "the batch's length")
+
+
+def require_all_but_the_damaged(settings: KafkaSettings, *, broker_lost_its_way: bool) -> None:
     with closing(KafkaSource(settings)) as source:
         items = read(source, 6)
         assert b"other" in values(items)
         here = [item for item in items if isinstance(item, RawRecord) and item.position.partition == 0]
         assert [item.position.offset for item in here] == [0, 1, 2, 3, 4]
-        assert (here[0].value, here[4].value) == (b"before", after[1])
+        assert (here[0].value, here[4].value) == (b"before", AFTER[1])
         # Where the broker itself lost its way, it finds it again with the next entry of its index.
-        assert here[3].value == (None if what == "the batch's length" else after[0])
+        assert here[3].value == (None if broker_lost_its_way else AFTER[0])
         assert [bool(item.problem) for item in here] == [item.value is None for item in here]
         source.commit([item.position for item in here])
     with closing(KafkaSource(settings)) as source:
@@ -250,7 +264,10 @@ def segment_of(server: ApacheKafka, settings: KafkaSettings) -> bytes:
     return segment.read_bytes()
 
 
-def test_partitions_that_are_added_are_read_without_a_restart(settings: KafkaSettings) -> None:
+def test_partitions_that_are_added_are_read_without_a_restart(
+    settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.adapters.kafka.reader.METADATA_MAX_AGE_S", 2.0)
     with closing(KafkaSource(settings)) as source:
         while len(source.partitions) < settings.partitions:
             source.poll(0.1, 1)
