@@ -7,15 +7,14 @@ import select
 import socket
 import socketserver
 import ssl
-import threading
-from typing import Self
 
 from deploy.local.servers import HOST
+from tests.relay import Relay
 
 CHUNK_BYTES = 2**16
 
 
-class TlsFront(socketserver.ThreadingTCPServer):
+class TlsFront(Relay):
     """Speaks TLS with clients, and passes on what they say to a server on 127.0.0.1. A context manager.
 
     Args:
@@ -23,27 +22,14 @@ class TlsFront(socketserver.ThreadingTCPServer):
         context: with the certificate.
     """
 
-    daemon_threads = True
-
     def __init__(self, port: int, context: ssl.SSLContext) -> None:
-        super().__init__((HOST, 0), _Connection)
-        self.server_side = HOST, port
+        super().__init__(port, _Connection)
         self.context = context
-        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
 
     @property
     def address(self) -> str:
         """Where clients connect to."""
-        return f"{HOST}:{self.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
+        return f"{HOST}:{self.port}"
 
 
 class _Connection(socketserver.BaseRequestHandler):

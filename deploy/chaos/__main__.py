@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
@@ -157,17 +158,13 @@ def brokers(
 ) -> None:
     """Measure how many frames a second a worker inspects from Apache Kafka (one broker) and from the embedded one."""
     directory, console, trained = _prepare(out, bundle)
-    rates: dict[str, list[float]] = {"embedded": [], "apache kafka": []}
-    for number in range(rounds):
-        for count, (name, measured) in enumerate(rates.items()):
-            place = directory / f"{number}-{count}"
-            place.mkdir()
-            with line(place, trained, _make(database, place), brokers=count) as run:
-                measured.append(run.capacity(frames))
-            console.print(f"{name}: {measured[-1]:.0f} frames/s")
+
+    def make(name: str, place: Path) -> AbstractContextManager[Run]:
+        return line(place, trained, _make(database, place), brokers=int(name != "embedded"))
+
+    rates = _capacities(("embedded", "apache kafka"), make, directory, frames, rounds, console)
     ratio = float(np.median(rates["apache kafka"]) / np.median(rates["embedded"]))
-    frames_per_s = {name: [round(rate) for rate in measured] for name, measured in rates.items()}
-    typer.echo(json.dumps({"frames_per_s": frames_per_s, "apache_kafka_against_embedded": round(ratio, 2)}))
+    typer.echo(json.dumps({"frames_per_s": rates, "apache_kafka_against_embedded": round(ratio, 2)}))
 
 
 @app.command()
@@ -197,17 +194,33 @@ def pair(
 ) -> None:
     """Measure how many frames a second two workers inspect against one, each worker kept to one core."""
     directory, console, trained = _prepare(out, bundle)
-    rates: dict[int, list[float]] = {1: [], 2: []}
+
+    def make(workers: str, place: Path) -> AbstractContextManager[Run]:
+        return line(place, trained, _make(database, place), int(workers), apart=True)
+
+    rates = _capacities(("1", "2"), make, directory, frames, rounds, console)
+    ratio = float(np.median(rates["2"]) / np.median(rates["1"]))
+    typer.echo(json.dumps({"frames_per_s": rates, "two_against_one": round(ratio, 2)}))
+
+
+def _capacities(
+    names: Sequence[str],
+    make: Callable[[str, Path], AbstractContextManager[Run]],
+    directory: Path,
+    frames: int,
+    rounds: int,
+    console: Console,
+) -> dict[str, list[int]]:
+    """Return the frames a second of each line, measured in turn so that a slow minute meets all of them."""
+    rates: dict[str, list[int]] = {name: [] for name in names}
     for number in range(rounds):
-        for workers, measured in rates.items():
-            place = directory / f"{number}-{workers}"
+        for name, measured in rates.items():
+            place = directory / f"{number}-{name.replace(' ', '-')}"
             place.mkdir()
-            with line(place, trained, _make(database, place), workers, apart=True) as run:
-                measured.append(run.capacity(frames))
-            console.print(f"{workers} at work: {measured[-1]:.0f} frames/s")
-    ratio = float(np.median(rates[2]) / np.median(rates[1]))
-    frames_per_s = {str(workers): [round(rate) for rate in measured] for workers, measured in rates.items()}
-    typer.echo(json.dumps({"frames_per_s": frames_per_s, "two_against_one": round(ratio, 2)}))
+            with make(name, place) as run:
+                measured.append(round(run.capacity(frames)))
+            console.print(f"{name}: {measured[-1]} frames/s")
+    return rates
 
 
 def _prepare(out: Path, bundle: Path | None) -> tuple[Path, Console, Path]:

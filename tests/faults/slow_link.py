@@ -8,14 +8,13 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable
-from typing import Self
 
-from deploy.local.servers import HOST
+from tests.relay import Relay
 
 CHUNK_BYTES = 2**20
 
 
-class SlowLink(socketserver.ThreadingTCPServer):
+class SlowLink(Relay):
     """Passes bytes on between clients and a server, its answers after ``delay_s``. A context manager.
 
     Args:
@@ -23,27 +22,9 @@ class SlowLink(socketserver.ThreadingTCPServer):
         delay_s: may be changed at any time.
     """
 
-    daemon_threads = True
-
     def __init__(self, port: int, delay_s: float) -> None:
-        super().__init__((HOST, 0), _Connection)
-        self.server_side = HOST, port
+        super().__init__(port, _Connection)
         self.delay_s = delay_s
-        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
-
-    @property
-    def port(self) -> int:
-        """Where clients connect to."""
-        return int(self.server_address[1])
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
 
 
 class _Connection(socketserver.BaseRequestHandler):
