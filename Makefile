@@ -44,10 +44,11 @@ chaos: $(VENV)/.dev
 load: $(VENV)/.dev
 	$(RUN) -m deploy.chaos load $(ARGS)
 
-# A file at a time on each core, and one thread for each: the tests of one file share what takes long to make.
+# A file at a time on each core, and one thread for each: the tests of one file share what takes long to make. In
+# order, so that the whole programs come first and the small tests fill up the end.
 test: $(VENV)/.dev
 	$(MAKE) --no-print-directory lint
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Larger counts of what the suite tries a few times, the tests that it leaves out, and the storm.
 test-long: $(VENV)/.dev

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-KILLS = 5
+KILLS = 3
 
 
 @pytest.mark.timeout(300)

@@ -24,8 +24,8 @@ from monitor.settings import KafkaSettings, LimitSettings
 from schemas.errors import OperatorError
 from tests.faults.group_member import READY
 
-STARTS = int(os.environ.get("GROUP_STARTS", "8"))
-REBALANCES = int(os.environ.get("GROUP_REBALANCES", "6"))
+STARTS = int(os.environ.get("GROUP_STARTS", "5"))
+REBALANCES = int(os.environ.get("GROUP_REBALANCES", "4"))
 POLLS_MS = (1, 3, 10, 30, 100)
 READ_WITHIN_S = 10.0
 SESSION_S = 6.0

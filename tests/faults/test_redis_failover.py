@@ -167,6 +167,7 @@ def live_through_a_failover(
     return {lost, *waiting}
 
 
+@pytest.mark.long
 def test_a_day_on_a_cluster_whose_primary_dies(operated: MakeOperated, tmp_path: Path) -> None:
     with RedisClusterServers(tmp_path / "cluster", primaries=3, replicas=1) as servers:
         # One node is named: the programs find out what it is, and the others.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import urllib.request
-from pathlib import Path
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -21,11 +20,11 @@ def delete_before(line: Line, topic: str, partition: int, offset: int) -> None:
 
 
 def test_acknowledged_is_inspected_or_gone_and_told(
-    make_line: MakeLine, database_url: str, apache_kafka: ApacheKafka, tmp_path: Path
+    make_line: MakeLine, postgres_url: str, apache_kafka: ApacheKafka
 ) -> None:
-    del apache_kafka, tmp_path  # skipped where there is none; the embedded broker keeps everything
+    del apache_kafka  # skipped where there is none; the embedded broker keeps everything
     port = free_port()
-    line = make_line(database_url, metrics={"port": port})
+    line = make_line(postgres_url, metrics={"port": port})
     frames = [Message.of(good_png(number)) for number in range(30)]
     line.send(frames[:10])
     with line.program("first", "run") as first:
