@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 import structlog
@@ -53,13 +53,16 @@ class Standing:
         since = self._without_since = self._without_since or now
         if polled.joined and polled.partitions and now - since >= STANDBY_AFTER_S:
             self._tell_once(
+                log.info,  # nothing is wrong
                 "standby",
                 "No partitions are left for this worker: it stands by, and takes over when another worker ends",
                 partitions_of_topic=polled.partitions,
             )
         elif now - since >= PATIENCE_S and not polled.joined:
             self._tell_once(
-                "joining", "Waiting for the group's coordinator to assign partitions; no frames arrive until it does"
+                log.warning,
+                "joining",
+                "Waiting for the group's coordinator to assign partitions; no frames arrive until it does",
             )
 
     def away(self, error: Exception) -> None:
@@ -78,10 +81,10 @@ class Standing:
         self.ready = ready
         READY.set(ready)
 
-    def _tell_once(self, what: str, words: str, **details: object) -> None:
+    def _tell_once(self, tell: Callable[..., None], what: str, words: str, **details: object) -> None:
         if self._told != what:
             self._told = what
-            log.warning(words, topic=self._topic, group=self._group, **details)
+            tell(words, topic=self._topic, group=self._group, **details)
 
 
 def _numbers(partitions: Collection[TopicPartition]) -> list[int]:
