@@ -40,6 +40,7 @@ class Standing:
     ) -> None:
         """Tell which partitions came, which went, and which are read now."""
         PARTITIONS.set(len(owned))
+        self._set_ready(ready=bool(owned))
         if added or gone:
             log.info("partitions assigned", partitions=_numbers(owned), added=_numbers(added), gone=_numbers(gone))
 
