@@ -217,6 +217,7 @@ DAMAGED = {
     "a compressed message": ("lz4", 70),
     "the batch's length": ("none", 11),
     "the batch's last offset": ("none", 23),
+    "how many it claims to have": ("none", 25),
 }
 # Longer than what lies between two entries of the broker's index: it finds what is behind the damage by that.
 AFTER = (bytes(5000), bytes(5001))

@@ -5,6 +5,7 @@ See ``library.py`` for the rule: each private member with its reason, and tested
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Generator, Iterator
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -20,6 +21,10 @@ from monitor.adapters.kafka.codecs import UnpackError, unpack
 MOST_IN_BATCH: Final = 2**20
 
 FetchError: TypeAlias = tuple[TopicPartition, int, KafkaError]
+
+
+class ChecksumError(UnpackError):
+    """A batch was damaged, perhaps in what it says of itself."""
 
 
 class UnreadableRecord(NamedTuple):
@@ -75,14 +80,25 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # untyp
     _inside = False
 
     def _unpack_records(self, tp: TopicPartition, records: Any, *deserializers: Any) -> Iterator[Any]:  # noqa: ANN401
+        damage = ""
         try:
             while (batch := records.next_batch()) is not None:
-                yield from self._read_batch(tp, batch, deserializers)
-        except UnpackError as error:
-            # Where the next batch begins, a damaged one may say wrongly: the broker is asked again, behind it.
-            yield from self._in_place_of_the_rest(tp, batch, str(error))
-        except CorruptRecordError as error:  # not even a header
-            yield self._in_place_of(tp, self.next_fetch_offset, str(error))
+                # How long a damaged batch is, and how many messages it has, it may say wrongly. A sound one behind it
+                # tells; without one the broker is asked again, behind what was given up.
+                if damage and not self._is_sound(batch):
+                    break
+                if damage:
+                    yield from self._in_place_of_all(tp, batch.base_offset - 1, damage)
+                damage = ""
+                try:
+                    yield from self._read_batch(tp, batch, deserializers)
+                except UnpackError as error:
+                    damage = str(error) if isinstance(error, ChecksumError) else ""
+                    last = _last_offset(batch, sound=not damage)
+                    yield from self._in_place_of_all(tp, max(self.next_fetch_offset, last), str(error))
+        except (CorruptRecordError, struct.error) as error:  # not even a header
+            if not damage:
+                yield self._in_place_of(tp, self.next_fetch_offset, str(error))
         self.drain()
 
     def _read_batch(self, tp: TopicPartition, batch: Any, deserializers: tuple[Any, ...]) -> Iterator[Any]:  # noqa: ANN401
@@ -100,7 +116,8 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # untyp
             # Messages stand one after the other, each with its length: the next one may be sound.
             offset = _step_over(batch)
             if offset is None:
-                raise UnpackError(problem)
+                # A batch of an old format may be one of today's, with a damaged version.
+                raise (UnpackError if isinstance(batch, DefaultRecordBatch) else ChecksumError)(problem)
             yield self._in_place_of(tp, offset, problem)
 
     def _make_readable(self, batch: Any) -> None:  # noqa: ANN401 - the library's
@@ -113,7 +130,7 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # untyp
             return
         if not batch.validate_crc():
             msg = "its checksum is wrong: it was damaged on the broker's disk or on the way"
-            raise UnpackError(msg)
+            raise ChecksumError(msg)
         if batch.last_offset < self.next_fetch_offset:
             msg = f"its offsets end at {batch.last_offset}, before the one that was asked for"
             raise UnpackError(msg)
@@ -132,18 +149,20 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # untyp
                 message = next(messages)
             except StopIteration:
                 return None
-            except (KafkaError, ValueError, IndexError, OverflowError, AssertionError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever the library runs into, the message cannot be read
                 return str(error) or type(error).__name__
             finally:
                 self._inside = False
             yield message
 
-    def _in_place_of_the_rest(self, tp: TopicPartition, batch: Any, problem: str) -> Iterator[UnreadableRecord]:  # noqa: ANN401
-        first = self.next_fetch_offset
-        last = batch.base_offset + batch.last_offset_delta if isinstance(batch, DefaultRecordBatch) else first
-        # A damaged header is not believed: then one message is given up, and the next one asked for.
-        last = last if first <= last < first + MOST_IN_BATCH else first
-        for offset in range(first, last + 1):
+    def _is_sound(self, batch: Any) -> bool:  # noqa: ANN401 - the library's
+        if not isinstance(batch, DefaultRecordBatch):
+            return False
+        follows = 0 <= batch.base_offset - self.next_fetch_offset < MOST_IN_BATCH
+        return follows and bool(batch.validate_crc())
+
+    def _in_place_of_all(self, tp: TopicPartition, last: int, problem: str) -> Iterator[UnreadableRecord]:
+        for offset in range(self.next_fetch_offset, last + 1):
             yield self._in_place_of(tp, offset, problem)
 
     def _in_place_of(self, tp: TopicPartition, offset: int, problem: str) -> UnreadableRecord:
@@ -154,6 +173,18 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # untyp
         """Forget what is left. The library's iterator does so after what it takes for the last batch."""
         if not self._inside:
             super().drain()
+
+
+def _last_offset(batch: Any, *, sound: bool) -> int:  # noqa: ANN401 - the library's
+    """Return the offset of a batch's last message; -1 if that is not to be believed: then one message is given up."""
+    if not isinstance(batch, DefaultRecordBatch):
+        return -1
+    count = batch.last_offset_delta + 1
+    # Believing a damaged header would cost messages that are sound, so two fields must say the same.
+    believed = 0 < count <= (MOST_IN_BATCH if sound else batch.size_in_bytes) and (
+        sound or count == batch.records_count
+    )
+    return int(batch.base_offset + count - 1) if believed else -1
 
 
 class _One:
