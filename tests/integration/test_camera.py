@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from kafka import KafkaConsumer
+from kafka.consumer.fetcher import ConsumerRecord
 from structlog.testing import capture_logs
 
 from deploy.local.servers import TansuBroker
@@ -29,10 +30,17 @@ from schemas.messages import FrameEvent, new_frame_id, utc_now
 LIMITS = LimitSettings()
 
 
+FIRST_MS = 20_000  # a busy machine takes its time to find a topic
+
+
 def read_frames(settings: KafkaSettings, quiet_ms: int = 1500) -> list[tuple[FrameEvent, bytes]]:
-    options: dict[str, Any] = {"auto_offset_reset": "earliest", "consumer_timeout_ms": quiet_ms}
+    """Return the frames of the topic, once one is there and no more came for so long."""
+    options: dict[str, Any] = {"auto_offset_reset": "earliest"}
+    found: list[ConsumerRecord] = []
     with KafkaConsumer(settings.frames_topic, bootstrap_servers=settings.bootstrap_servers, **options) as consumer:
-        return [(FrameEvent.from_record(m.key, m.headers), m.value) for m in consumer]
+        while polled := consumer.poll(quiet_ms if found else FIRST_MS):
+            found += [record for records in polled.values() for record in records]
+    return [(FrameEvent.from_record(m.key, m.headers), m.value) for m in found]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from monitor.clock import FakeClock
 from monitor.core.view import Placement
 from monitor.inspecting import BatchInspector
 from monitor.intake import DecodedFrame, FailedFrame
+from monitor.metrics import MODEL_IN_USE
 from monitor.models import LOOK_EVERY_S, RETRY_AFTER_S, Models
 from monitor.ports import BankKey, BankShape, LogPosition
 from monitor.post import Post, PostMaker
@@ -154,6 +155,7 @@ def test_a_frame_that_no_model_inspects_names_the_one_that_would(world: World) -
 
 
 def test_cameras_of_several_models_are_inspected_in_one_batch_and_the_metric_names_the_models(world: World) -> None:
+    MODEL_IN_USE.clear()  # other tests have cameras of these names
     world.assigned.assign("toy-2", "north")
     world.assigned.assign("toy-3", "south")
     world.follow()
