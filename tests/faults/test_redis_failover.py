@@ -17,7 +17,8 @@ from sqlalchemy import create_engine
 from deploy.chaos.accounts import bank_problems
 from deploy.local.servers import HOST, ValkeyServer
 from tests.faults.line import MakeLine
-from tests.faults.operated import Commanded, said, sayings
+from tests.faults.operated import said, sayings
+from tests.faults.test_model_swap import Changing, rename
 from tests.redis_cluster import RedisClusterServers, SentinelServers, wait_for
 from tests.redis_user import PASSWORD, documented_lines
 
@@ -26,7 +27,7 @@ CAMERAS = (FIRST, "press-2")
 # Frames a second of each camera: no more than a busy machine inspects at once.
 RATE = 5
 
-MakeOperated = Callable[[str], Commanded]
+MakeOperated = Callable[[str], Changing]
 
 
 @pytest.fixture
@@ -40,10 +41,10 @@ def operated(
     """Make a line on a Redis, as the user of the document, all of whose frames may be clicked."""
     monkeypatch.setattr("tests.faults.operated.FLOW_S", 1 / RATE)
 
-    def make(url: str) -> Commanded:
+    def make(url: str) -> Changing:
         images = {"url": str(tmp_path / "images"), "keep": "all"}
-        line = make_line(sqlite_url, kind=Commanded, redis={"url": as_user(url), "timeout_s": 1.0}, images=images)
-        assert isinstance(line, Commanded)
+        line = make_line(sqlite_url, kind=Changing, redis={"url": as_user(url), "timeout_s": 1.0}, images=images)
+        assert isinstance(line, Changing)
         return line
 
     return make
@@ -87,9 +88,9 @@ def give(servers: Sequence[ValkeyServer], *lines: Sequence[str]) -> None:
 
 
 def live_through_a_day(
-    line: Commanded, primary: Callable[[str], ValkeyServer], servers: Sequence[ValkeyServer]
+    line: Changing, primary: Callable[[str], ValkeyServer], servers: Sequence[ValkeyServer], successor: Path
 ) -> None:
-    """Teach, take back, and lose rights and a primary; in the end nothing is lost, and nothing there twice."""
+    """Teach, take back, lose rights and a primary, change the model: nothing is lost, and nothing there twice."""
     worker, learner = line.program("worker", "run"), line.program("learner", "learn")
     give(servers, *documented_lines())
     with line.operating(worker, learner, cameras=CAMERAS):
@@ -103,13 +104,17 @@ def live_through_a_day(
         line.wait(lambda: said(learner, "Redis had lost edits of the bank; restored it as version"))
         for camera in CAMERAS:
             line.teach(camera)
+        [(first_model,)] = line.query("SELECT DISTINCT model_id FROM inspections")
+        change_model(line, successor)
     assert len(sayings(worker, "Redis is back; following the banks again")) >= 2
     assert said(worker, "Redis unreachable; inspecting with bank version")
     # A server that comes back may take itself for the primary, for a moment.
     assert len(sayings(learner, "Learning again")) == len(sayings(learner, "Learning pauses")) >= 2
     check_refusal(sayings(worker, "Redis refuses") + sayings(learner, "Learning pauses: a server refuses"))
-    held = {row.frame_id for row in line.query("SELECT frame_id FROM bank_entries WHERE version_removed IS NULL")}
+    held = {frame for camera in CAMERAS for frame in line.taught(first_model, camera)}
     assert len(held) == line.clicks - 1
+    # The new model's banks hold what people taught the old one.
+    assert {frame for camera in CAMERAS for frame in line.taught(successor.name, camera)} == held
     assert {refused, *saved} <= held
     assert undone not in held
     engine = create_engine(line.settings.database.url.get_secret_value())
@@ -119,7 +124,14 @@ def live_through_a_day(
         engine.dispose()
 
 
-def live_through_a_refusal(line: Commanded, servers: Sequence[ValkeyServer], taught: int) -> str:
+def change_model(line: Changing, successor: Path) -> None:
+    """Change to another model, which inherits the banks of the one before."""
+    assert f"Model {successor.name} is active" in line.model("activate", str(successor), "--by", "Bob")
+    for camera in CAMERAS:
+        line.wait_for_model(successor.name, camera)
+
+
+def live_through_a_refusal(line: Changing, servers: Sequence[ValkeyServer], taught: int) -> str:
     """Take the user's keys away for a while; return a click of that time."""
     worker, learner = line.programs
     give(servers, ["SETUSER", "line", "resetkeys"])
@@ -146,7 +158,7 @@ def check_refusal(told: Sequence[dict[str, Any]]) -> None:
 
 
 def live_through_a_failover(
-    line: Commanded, primary: Callable[[str], ValkeyServer], servers: Sequence[ValkeyServer]
+    line: Changing, primary: Callable[[str], ValkeyServer], servers: Sequence[ValkeyServer]
 ) -> set[str]:
     """Kill the primary of a bank with an edit that no replica has; return the clicks that must be there at the end."""
     [(model_id,)] = line.query("SELECT DISTINCT model_id FROM inspections")
@@ -168,15 +180,17 @@ def live_through_a_failover(
 
 
 @pytest.mark.long
-def test_a_day_on_a_cluster_whose_primary_dies(operated: MakeOperated, tmp_path: Path) -> None:
+def test_a_day_on_a_cluster_whose_primary_dies(operated: MakeOperated, bundle: Path, tmp_path: Path) -> None:
+    successor = rename(bundle, tmp_path / "successor-1")
     with RedisClusterServers(tmp_path / "cluster", primaries=3, replicas=1) as servers:
         # One node is named: the programs find out what it is, and the others.
-        live_through_a_day(operated(servers.url), servers.primary_of, servers.nodes)
+        live_through_a_day(operated(servers.url), servers.primary_of, servers.nodes, successor)
 
 
 @pytest.mark.long
-def test_a_day_behind_sentinels_whose_master_dies(operated: MakeOperated, tmp_path: Path) -> None:
+def test_a_day_behind_sentinels_whose_master_dies(operated: MakeOperated, bundle: Path, tmp_path: Path) -> None:
+    successor = rename(bundle, tmp_path / "successor-1")
     with SentinelServers(tmp_path / "sentinels") as servers:
         first = servers.primary()
-        live_through_a_day(operated(servers.url), lambda _: servers.primary(), servers.servers)
+        live_through_a_day(operated(servers.url), lambda _: servers.primary(), servers.servers, successor)
         wait_for(lambda: servers.primary() is not first, "another master")
