@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import random
 import shutil
+import socket
 import subprocess
 import uuid
 from collections.abc import Mapping
@@ -19,11 +22,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
-from deploy.local.servers import HOST, EmbeddedServer, ServerStartError, api_versions_request, free_port
+from deploy.local.servers import HOST, EmbeddedServer, ServerStartError, api_versions_request
 
 VARIABLE: Final = "KAFKA_LIBS"
 # A small heap, and only the quick compiler: a test's broker lives for seconds.
 JAVA_OPTIONS: Final = ("-Xmx384m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
+# Below those that Linux gives to outgoing connections.
+QUIET_PORTS: Final = (15_000, 32_000)
+FORMAT_TRIES: Final = 3
 LOG4J: Final = """\
 status = error
 appender.console.type = Console
@@ -171,7 +177,7 @@ class ApacheKafka:
         # Three ports each, all different: one that was free a moment ago may be handed out again.
         ports: set[int] = set()
         while len(ports) < 3 * brokers:
-            ports.add(free_port())
+            ports.add(_quiet_port())
         taken = iter(ports)
         self._ports = [_Ports(next(taken), next(taken), next(taken)) for _ in range(brokers)]
         self.brokers = [
@@ -242,7 +248,11 @@ class ApacheKafka:
         ]
         arguments = ["format", "-t", self._cluster_id, "-c", str(self.brokers[number].properties), *scram]
         command = ["java", *java_arguments(self.directory), "kafka.tools.StorageTool", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - what we ship
+        for _ in range(FORMAT_TRIES):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - what we ship
+            if not done.returncode:
+                return
+            shutil.rmtree(self.data(number), ignore_errors=True)
         if done.returncode:
             raise ServerStartError("kafka", f"could not be formatted:\n{done.stdout}{done.stderr}")
 
@@ -287,6 +297,14 @@ class ApacheKafka:
     def __exit__(self, *_: object) -> None:
         # Killed: whoever leaves has no more use for what is in it.
         self.kill()
+
+
+def _quiet_port() -> int:
+    """Return a free port that no outgoing connection is given: seconds pass before a broker listens there."""
+    while True:
+        port = random.randrange(*QUIET_PORTS)  # noqa: S311 - no secret
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            return port
 
 
 def java_arguments(directory: Path) -> list[str]:
