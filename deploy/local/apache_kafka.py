@@ -253,8 +253,7 @@ class ApacheKafka:
             if not done.returncode:
                 return
             shutil.rmtree(self.data(number), ignore_errors=True)
-        if done.returncode:
-            raise ServerStartError("kafka", f"could not be formatted:\n{done.stdout}{done.stderr}")
+        raise ServerStartError("kafka", f"could not be formatted:\n{done.stdout}{done.stderr}")
 
     def _properties(self, number: int) -> dict[str, str]:
         ports, factor = self._ports[number], min(3, len(self.brokers))
